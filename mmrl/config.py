@@ -1,0 +1,176 @@
+"""YAML + dotted overrides -> frozen pydantic models. Every mistake is one ConfigError with its key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mmrl.registry import nearest_hint
+
+Tree = dict[str, Any]
+
+
+class UserError(ValueError):
+    """A mistake of the person at the keyboard: one clear line that names the thing and the cure."""
+
+
+class ConfigError(UserError):
+    """A mistake in a config: the key, what was expected, what came, the likely cure."""
+
+    def __init__(self, message: str, *, key: str = "") -> None:
+        super().__init__(f"{key}: {message}" if key else message)
+        self.key = key
+        self.reason = message
+
+
+class Config(BaseModel):
+    """Base of everything a config file can hold: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+ConfigT = TypeVar("ConfigT", bound=BaseModel)
+
+
+def read_yaml(path: Path) -> Tree:
+    """The mapping in a YAML file; ConfigError for a missing file, bad YAML or another shape."""
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such config file")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {_one_line(error)}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected a mapping of keys, got {type(tree).__name__}")
+    return tree
+
+
+def parse_value(text: str) -> object:
+    """The YAML scalar or flow value in an override; `1e-4` is a number though YAML 1.1 disagrees."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override value {text!r}: not valid YAML: {_one_line(error)}") from error
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def apply_overrides(tree: Tree, overrides: Sequence[str]) -> Tree:
+    """A new tree with each `a.b=value` set; missing parents are made, unknown keys are caught later."""
+    result = _copy(tree)
+    for item in overrides:
+        key, equals, text = item.partition("=")
+        parts = key.strip().lstrip("-").split(".")
+        if not equals or not all(parts):
+            raise ConfigError(f"override {item!r}: expected key=value, such as train.lr=1e-5")
+        node = result
+        for part in parts[:-1]:
+            child = node.setdefault(part, {})
+            if child is None:
+                child = node[part] = {}
+            if not isinstance(child, dict):
+                raise ConfigError(f"{key}: '{part}' is a value, not a section")
+            node = child
+        node[parts[-1]] = parse_value(text)
+    return result
+
+
+def parse(schema: type[ConfigT], tree: Mapping[str, Any]) -> ConfigT:
+    """`tree` as the frozen model `schema`; ConfigError names the first wrong key and the cure."""
+    try:
+        return schema.model_validate(tree)
+    except ValidationError as error:
+        key, reason = _explain(schema, tree, error)
+        raise ConfigError(reason, key=key) from error
+
+
+def dump(model: BaseModel) -> str:
+    """A config as YAML that `parse` reads back to the same model."""
+    return yaml.safe_dump(model.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def numbers_as_floats(tree: Any) -> Any:
+    """YAML 1.1 reads `1e-4` as text; turn such text into numbers all through a tree."""
+    if isinstance(tree, dict):
+        return {key: numbers_as_floats(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [numbers_as_floats(value) for value in tree]
+    if isinstance(tree, str) and tree[:1] in "+-.0123456789" and tree[:1]:
+        try:
+            return float(tree)
+        except ValueError:
+            return tree
+    return tree
+
+
+def _explain(
+    schema: type[BaseModel], tree: Mapping[str, Any], error: ValidationError
+) -> tuple[str, str]:
+    issues = sorted(error.errors(), key=lambda issue: issue["type"] != "extra_forbidden")
+    issue = issues[0]
+    location = [str(part) for part in issue["loc"] if not _is_union_tag(part, tree, issue["loc"])]
+    key = ".".join(location) or "config"
+    cause = issue.get("ctx", {}).get("error")
+    if isinstance(cause, ConfigError) and cause.key:
+        return ".".join([*location, cause.key]), cause.reason
+    if issue["type"] == "extra_forbidden":
+        known = _known_keys(schema, location[:-1])
+        return key, f"unknown key{nearest_hint(location[-1], known)}"
+    if issue["type"] == "missing":
+        return key, "missing; this key has no default"
+    if issue["type"] in ("value_error", "assertion_error"):
+        return key, issue["msg"].removeprefix("Value error, ")
+    return key, f"expected {_expected(issue)}, got {issue['input']!r}"
+
+
+def _expected(issue: Mapping[str, Any]) -> str:
+    names = {"int": "int", "float": "float", "bool": "bool", "string": "text", "model": "a section"}
+    head = str(issue["type"]).split("_")[0]
+    if str(issue["type"]).endswith(("_parsing", "_type", "_from_float")) and head in names:
+        return names[head]
+    return str(issue["msg"]).removeprefix("Input should be ")
+
+
+def _is_union_tag(part: object, tree: Any, location: Sequence[object]) -> bool:
+    """pydantic puts the tag of a union into the location; a user never wrote it."""
+    node = tree
+    for step in location:
+        if isinstance(node, Mapping) and step in node:
+            node = node[step]
+        elif isinstance(node, list) and isinstance(step, int) and step < len(node):
+            node = node[step]
+        elif step is part:
+            return step != location[-1]
+    return False
+
+
+def _known_keys(schema: type[BaseModel], location: Sequence[str]) -> list[str]:
+    node: type[BaseModel] | None = schema
+    for part in location:
+        field = node.model_fields.get(part) if node else None
+        node = _section(field.annotation) if field else None
+    return list(node.model_fields) if node else []
+
+
+def _section(annotation: object) -> type[BaseModel] | None:
+    """The model inside `X`, `X | None` or `Annotated[X | Y, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_section(inner) for inner in getattr(annotation, "__args__", ()))
+    return next((model for model in found if model), None)
+
+
+def _copy(tree: Any) -> Any:
+    return {k: _copy(v) for k, v in tree.items()} if isinstance(tree, dict) else tree
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,42 @@
+"""What the spine asks of a policy, whatever it writes or draws."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from torch import nn
+
+from mmrl.types import Actions, Prompt, Rollout, TextSample, VideoSample
+
+
+class Policy(Protocol):
+    """A model that samples, and can say how likely its own actions were.
+
+    Randomness comes in as one seed per prompt, so a prompt's samples do not depend on which rank
+    or micro-batch it lands in.
+    """
+
+    module: nn.Module
+    """Holds every weight; the trainable ones are those with `requires_grad`."""
+
+    def rollout(
+        self, prompts: Sequence[Prompt], group_size: int, seeds: Sequence[int]
+    ) -> Rollout:
+        """G stochastic samples per prompt, group-major, without gradients."""
+        ...
+
+    def evaluate(self, batch: Rollout) -> Actions:
+        """Likelihoods of a rollout's own actions under the weights of now, with gradients."""
+        ...
+
+    def sample(
+        self, prompts: Sequence[Prompt], seeds: Sequence[int]
+    ) -> Sequence[TextSample] | Sequence[VideoSample]:
+        """One sample per prompt the way users run the model: greedy text, deterministic solver."""
+        ...
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Export as a folder that the library of the model loads (`from_pretrained` or PEFT)."""
+        ...

@@ -1,0 +1,83 @@
+"""Names in config files to objects in code: one dict, exact names, found through entry points."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterable
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class UnknownNameError(ValueError):
+    """A name nobody registered. The message holds the nearest one and all known ones."""
+
+
+def nearest_hint(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'? (known: a, b)`, or only the known names where none is near."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    guess = f"; did you mean '{near[0]}'?" if near else ""
+    return f"{guess} (known: {', '.join(names)})"
+
+
+def load_file(path: Path) -> object:
+    """Import a Python file as a module of its own (its code runs, as any import does)."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such Python file")
+    name = f"mmrl_file_{path.stem}_{abs(hash(str(path.resolve())))}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+class Registry(Generic[T]):
+    """Decorator in, name out. Modules that register are those of an entry-point group."""
+
+    def __init__(self, group: str, noun: str) -> None:
+        self.group = group
+        self.noun = noun
+        self._items: dict[str, T] = {}
+        self._discovered = False
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Class decorator that files the class under `name`; a second claim on a name is an error."""
+
+        def add(item: T) -> T:
+            taken = self._items.get(name)
+            if taken is not None and taken is not item:
+                raise ValueError(f"{self.noun} '{name}' is registered twice: {taken} and {item}")
+            self._items[name] = item
+            return item
+
+        return add
+
+    def discover(self) -> None:
+        """Import every module that declares itself in the entry-point group, once."""
+        if self._discovered:
+            return
+        self._discovered = True
+        for entry in entry_points(group=self.group):
+            entry.load()
+
+    def names(self) -> list[str]:
+        """All registered names, sorted."""
+        self.discover()
+        return sorted(self._items)
+
+    def get(self, name: str) -> T:
+        """The object filed under `name`; UnknownNameError with the nearest name otherwise."""
+        self.discover()
+        if name not in self._items:
+            hint = nearest_hint(name, self._items)
+            raise UnknownNameError(f"no {self.noun} named '{name}'{hint}")
+        return self._items[name]

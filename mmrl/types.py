@@ -1,0 +1,122 @@
+"""The nouns every floor shares.
+
+Axes: `P` prompts, `G` rollouts per prompt, `B = P*G` rows (group-major), `T` decisions (tokens,
+latents or denoising steps), `D` size of one continuous decision, `V` vocabulary, `F C H W` frames,
+channels, height and width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+ActionKind = Literal["token", "latent", "denoise"]
+Metrics = dict[str, float]
+"""Scalars by `area/name`, for logs."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a policy is asked: text, pictures, and what a reward needs to judge the answer."""
+
+    text: str
+    images: tuple[Path, ...] = ()
+    answer: str | None = None
+    metadata: Mapping[str, str | int | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TextSample:
+    """One written answer. `num_tokens` counts the generated tokens, the end token included."""
+
+    prompt: Prompt
+    text: str
+    num_tokens: int = 0
+    finished: bool = True
+
+
+@dataclass(frozen=True)
+class VideoSample:
+    """One video, RGB in [0, 1]; an image is a video of one frame."""
+
+    prompt: Prompt
+    video: Float[Tensor, "F 3 H W"]
+    fps: float = 8.0
+
+
+Sample = TextSample | VideoSample
+
+
+@dataclass(frozen=True)
+class ActionStats:
+    """Likelihood of sampled actions under one set of weights."""
+
+    log_probs: Float[Tensor, "B T"]
+    mean: Float[Tensor, "B T D"] | None = None
+    """Gaussian mean, or unit direction of a von Mises-Fisher; None for tokens."""
+    scale: Float[Tensor, "B T"] | None = None
+    """Standard deviation of the step, or concentration kappa; None for tokens."""
+
+    def rows(self, part: slice) -> ActionStats:
+        """The same statistics for some rows."""
+        cut = (None if x is None else x[part] for x in (self.log_probs, self.mean, self.scale))
+        return ActionStats(*cut)  # pyright: ignore[reportArgumentType]
+
+    def detach(self) -> ActionStats:
+        """The same values as constants."""
+        cut = (None if x is None else x.detach() for x in (self.log_probs, self.mean, self.scale))
+        return ActionStats(*cut)  # pyright: ignore[reportArgumentType]
+
+
+Actions = Mapping[ActionKind, ActionStats]
+
+
+class Replay(Protocol):
+    """A policy's own record of a rollout: the trainer only cuts its rows."""
+
+    def rows(self, part: slice) -> Replay: ...
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Samples of P prompts, G each, with what is needed to say how likely they were."""
+
+    samples: Sequence[TextSample] | Sequence[VideoSample]
+    group_size: int
+    behavior: Actions
+    """Likelihoods under the weights that sampled."""
+    weights: Mapping[ActionKind, Float[Tensor, "B T"]]
+    """Share of each decision in the loss: 0 where the policy did not act."""
+    counts: Mapping[ActionKind, float]
+    """What `weights` were divided by (rows or decisions), so that ranks can agree on one mean."""
+    replay: Replay
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def rows(self, part: slice) -> Rollout:
+        """The rows of one micro-batch; group-major, so a multiple of `group_size` keeps groups whole."""
+        return replace(
+            self,
+            samples=self.samples[part],
+            behavior={kind: stats.rows(part) for kind, stats in self.behavior.items()},
+            weights={kind: weights[part] for kind, weights in self.weights.items()},
+            replay=self.replay.rows(part),
+        )
+
+
+def concat_stats(parts: Sequence[ActionStats]) -> ActionStats:
+    """Rows of several micro-batches, one after the other."""
+
+    def join(name: str) -> Tensor | None:
+        values = [getattr(part, name) for part in parts]
+        return None if values[0] is None else torch.cat(values)
+
+    log_probs = torch.cat([part.log_probs for part in parts])
+    return ActionStats(log_probs, join("mean"), join("scale"))
