@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import importlib.util
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -81,3 +83,42 @@ class Registry(Generic[T]):
             hint = nearest_hint(name, self._items)
             raise UnknownNameError(f"no {self.noun} named '{name}'{hint}")
         return self._items[name]
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A registered name read from the source that declares it."""
+
+    name: str
+    summary: str
+    """First line of the class's docstring."""
+    file: Path
+
+
+def catalogue(group: str) -> list[Listed]:
+    """All names of an entry-point group, read from source files: nothing is imported or run."""
+    found: dict[str, Listed] = {}
+    for entry in entry_points(group=group):
+        for file in _source_files(entry.module):
+            found |= {item.name: item for item in _registered(file)}
+    return [found[name] for name in sorted(found)]
+
+
+def _source_files(module: str) -> list[Path]:
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        return []
+    origin = Path(spec.origin)
+    return sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
+
+
+def _registered(file: Path) -> list[Listed]:
+    items = []
+    text = file.read_text(encoding="utf-8")
+    for node in ast.walk(ast.parse(text)) if ".register(" in text else ():
+        for mark in getattr(node, "decorator_list", ()):
+            called = isinstance(mark, ast.Call) and isinstance(mark.func, ast.Attribute)
+            if called and mark.func.attr == "register" and isinstance(mark.args[0], ast.Constant):
+                summary = (ast.get_docstring(node) or "").split("\n")[0]
+                items.append(Listed(str(mark.args[0].value), summary, file))
+    return items

@@ -19,7 +19,7 @@ SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 def ensure_torchvision() -> torch.library.Library | None:
     """The library that declares the missing schemas, or None where torchvision loads by itself."""
     try:
-        import torchvision  # noqa: F401
+        import torchvision
     except ModuleNotFoundError:
         return None
     except RuntimeError as error:

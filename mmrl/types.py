@@ -96,6 +96,8 @@ class Rollout:
     counts: Mapping[ActionKind, float]
     """What `weights` were divided by (rows or decisions), so that ranks can agree on one mean."""
     replay: Replay
+    scales: Mapping[ActionKind, Float[Tensor, " T"]] = field(default_factory=dict)
+    """Multiplier of each decision's policy loss, not of its KL (SAGE's timestep equalizer)."""
 
     def __len__(self) -> int:
         return len(self.samples)

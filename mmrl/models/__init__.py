@@ -1,0 +1,3 @@
+"""One small adapter a model family."""
+
+import mmrl.torchvision_fix  # noqa: F401  # before any adapter imports transformers or diffusers

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+import torch
 from torch import nn
 
 from mmrl.types import Actions, Prompt, Rollout, TextSample, VideoSample
@@ -21,9 +22,7 @@ class Policy(Protocol):
     module: nn.Module
     """Holds every weight; the trainable ones are those with `requires_grad`."""
 
-    def rollout(
-        self, prompts: Sequence[Prompt], group_size: int, seeds: Sequence[int]
-    ) -> Rollout:
+    def rollout(self, prompts: Sequence[Prompt], group_size: int, seeds: Sequence[int]) -> Rollout:
         """G stochastic samples per prompt, group-major, without gradients."""
         ...
 
@@ -35,6 +34,10 @@ class Policy(Protocol):
         self, prompts: Sequence[Prompt], seeds: Sequence[int]
     ) -> Sequence[TextSample] | Sequence[VideoSample]:
         """One sample per prompt the way users run the model: greedy text, deterministic solver."""
+        ...
+
+    def to(self, device: torch.device) -> None:
+        """Move every part of the model."""
         ...
 
     def save_pretrained(self, folder: Path) -> None:

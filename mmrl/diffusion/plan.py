@@ -1,0 +1,57 @@
+"""Which steps of a rollout are stochastic, and which of those are trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """A step that is trained is stochastic; the last step is deterministic in every plan here."""
+
+    stochastic: tuple[bool, ...]
+    trained: tuple[bool, ...]
+
+    def __post_init__(self) -> None:
+        pairs = zip(self.stochastic, self.trained, strict=True)
+        if any(trained and not stochastic for stochastic, trained in pairs):
+            raise ValueError("a deterministic step has no likelihood and cannot be trained")
+
+    @classmethod
+    def all(cls, num_steps: int) -> StepPlan:
+        """Every step but the last."""
+        return cls.of(num_steps, range(num_steps - 1))
+
+    @classmethod
+    def window(cls, num_steps: int, start: int, size: int) -> StepPlan:
+        """`size` steps from `start` on, cut off before the last step (MixGRPO, arXiv:2507.21802)."""
+        return cls.of(num_steps, range(start, min(start + size, num_steps - 1)))
+
+    @classmethod
+    def random_k(cls, num_steps: int, count: int, generator: torch.Generator) -> StepPlan:
+        """`count` steps drawn without replacement from all but the last."""
+        order = torch.randperm(num_steps - 1, generator=generator)
+        return cls.of(num_steps, order[:count].tolist())
+
+    @classmethod
+    def deterministic(cls, num_steps: int) -> StepPlan:
+        """No noise and nothing to train: for evaluation."""
+        return cls((False,) * num_steps, (False,) * num_steps)
+
+    @classmethod
+    def of(cls, num_steps: int, steps: range | list[int]) -> StepPlan:
+        """The given steps stochastic and trained; ValueError where none is left."""
+        chosen = set(steps)
+        if not chosen:
+            raise ValueError(
+                f"no stochastic step to train among {num_steps}: a ratio needs noise; "
+                "choose more steps or an earlier window"
+            )
+        marks = tuple(step in chosen for step in range(num_steps))
+        return cls(marks, marks)
+
+    def trained_steps(self) -> tuple[int, ...]:
+        """Indices of the trained steps, in order."""
+        return tuple(step for step, trained in enumerate(self.trained) if trained)

@@ -1,0 +1,31 @@
+"""Score the weights that a run saved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmrl.config import UserError, apply_overrides, read_yaml
+from mmrl.evaluate.runner import evaluate, summarize, write_evaluation
+from mmrl.train.checkpoint import load_weights, newest_sound
+from mmrl.train.loop import load_config
+
+
+def evaluate_run(run: Path, overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Metrics of the newest sound checkpoint on the config's held-out prompts.
+
+    The result is filed in the run's evaluation.json under the name of the checkpoint.
+    """
+    tree = apply_overrides(read_yaml(run / "config.yaml"), overrides)
+    config = load_config(tree)
+    if config.evaluate is None:
+        raise UserError(f"{run}/config.yaml has no `evaluate` section; add evaluate.prompts=FILE")
+    found = newest_sound(run / "checkpoints")
+    if found is None:
+        raise UserError(f"{run} holds no sound checkpoint to evaluate")
+    recipe = config.build()
+    load_weights(found, recipe.policy.module)
+    result = evaluate(recipe, config.evaluate)
+    write_evaluation(run, found.name, recipe, result)
+    return summarize(result)

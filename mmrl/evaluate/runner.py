@@ -1,0 +1,137 @@
+"""Score a policy on held-out prompts, and keep some of what it made."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from rich.progress import track
+from torch import Tensor
+
+from mmrl.data.prompts import load_prompts
+from mmrl.data.video import encode_webp
+from mmrl.evaluate.metrics import bootstrap_ci
+from mmrl.recipe import EvaluateConfig, Recipe
+from mmrl.types import Prompt, Sample, VideoSample
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One pass over the held-out prompts: samples, scores by metric, and the combined reward."""
+
+    samples: Sequence[Sample]
+    seeds: Sequence[int]
+    scores: Mapping[str, Float[Tensor, " B"]]
+    """Raw scores by reward name, and `reward`, the trained sum of them."""
+    prompts: Sequence[int]
+    """Which prompt each sample answers: samples of one prompt are resampled together."""
+
+
+def spread(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
+    """`count` prompts taken evenly from the file, or all of them where it holds fewer."""
+    if count >= len(prompts):
+        return list(prompts)
+    return [prompts[index * len(prompts) // count] for index in range(count)]
+
+
+def evaluate(recipe: Recipe, config: EvaluateConfig) -> Evaluation:
+    """One sample per prompt and seed the way users run the model, scored by every reward.
+
+    Prompts and seeds depend on the config alone, so two evaluations differ only by the weights.
+    """
+    prompts = spread(load_prompts(config.prompts), config.count)
+    rows = [
+        (index, prompt, config.seed + 1_000_003 * index + member)
+        for index, prompt in enumerate(prompts)
+        for member in range(config.samples_per_prompt)
+    ]
+    samples: list[Sample] = []
+    with torch.no_grad():
+        for start in track(
+            range(0, len(rows), config.rows), description="evaluate", transient=True
+        ):
+            part = rows[start : start + config.rows]
+            samples += recipe.policy.sample([row[1] for row in part], [row[2] for row in part])
+        scores = recipe.rewards.score_samples(samples)
+        table = {name: values[:, None] for name, values in scores.items()}
+        combined = recipe.combine(table, 0).flatten()
+    return Evaluation(
+        samples, [row[2] for row in rows], {**scores, "reward": combined}, [row[0] for row in rows]
+    )
+
+
+def summarize(found: Evaluation) -> dict[str, dict[str, Any]]:
+    """Mean and bootstrap interval over prompts of every metric, with n and the values."""
+    summary = {}
+    for name, scores in found.scores.items():
+        mean, low, high = bootstrap_ci(scores.tolist(), groups=found.prompts, level=LEVEL)
+        known = [round(value, 6) if value == value else None for value in scores.tolist()]
+        summary[name] = {
+            "mean": mean,
+            "low": low,
+            "high": high,
+            "n": sum(value is not None for value in known),
+            "values": known,
+        }
+    return summary
+
+
+def write_evaluation(folder: Path, when: str, recipe: Recipe, found: Evaluation) -> None:
+    """Put the summary into `evaluation.json` under `when` ("before" or "after")."""
+    path = folder / "evaluation.json"
+    tree = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    weights = recipe.rewards.weights
+    tree |= {
+        when: summarize(found),
+        "trained": "reward",
+        "watched": [name for name, weight in weights.items() if weight == 0],
+        "weights": weights,
+        "level": LEVEL,
+    }
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(tree, indent=1), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def write_gallery(folder: Path, when: str, found: Evaluation, count: int) -> None:
+    """Keep `count` samples, evenly spread, for the page: videos as WebP, answers as text."""
+    gallery = folder / "gallery"
+    gallery.mkdir(parents=True, exist_ok=True)
+    path = gallery / "index.json"
+    entries: list[dict[str, Any]] = json.loads(path.read_text("utf-8")) if path.exists() else []
+    total = len(found.samples)
+    chosen = [index * total // min(count, total) for index in range(min(count, total))]
+    for number, index in enumerate(chosen):
+        if number == len(entries):
+            entries.append({"prompt": found.samples[index].prompt.text})
+        entries[number] |= _entry(gallery, number, when, found, index)
+    path.write_text(json.dumps(entries, indent=1), encoding="utf-8")
+
+
+def _entry(gallery: Path, number: int, when: str, found: Evaluation, index: int) -> dict[str, Any]:
+    sample = found.samples[index]
+    scores = {name: values[index].item() for name, values in found.scores.items()}
+    entry: dict[str, Any] = {
+        "seed": found.seeds[index],
+        f"scores_{when}": {k: v if v == v else None for k, v in scores.items()},
+    }
+    if isinstance(sample, VideoSample):
+        name = f"{number:03d}_{when}.webp"
+        (gallery / name).write_bytes(encode_webp(sample.video, fps=sample.fps, scale=4))
+        return entry | {"kind": "video", when: name}
+    entry |= {"kind": "text", when: sample.text, "answer": sample.prompt.answer}
+    if sample.prompt.images:
+        name = f"{number:03d}.png"
+        with Image.open(sample.prompt.images[0]) as image:
+            image.convert("RGB").save(gallery / name)
+        entry["image"] = name
+    return entry

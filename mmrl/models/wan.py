@@ -1,0 +1,123 @@
+"""Wan 2.1 text-to-video: the real diffusers pipeline as encode, velocity and decode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from diffusers import WanPipeline
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mmrl.models.folder import check_model_folder
+
+
+@dataclass
+class WanModel:
+    """The parts of a WanPipeline that sampling and replay call."""
+
+    pipeline: WanPipeline
+    num_frames: int
+    height: int
+    width: int
+    max_sequence_length: int = 226
+    _embeddings: dict[str, Tensor] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str,
+        *,
+        num_frames: int,
+        height: int,
+        width: int,
+        max_sequence_length: int = 226,
+        dtype: torch.dtype = torch.float32,
+    ) -> WanModel:
+        """Load a WanPipeline folder (or hub id); everything but the transformer is frozen."""
+        check_model_folder(path, "model_index.json")
+        pipeline = WanPipeline.from_pretrained(path, torch_dtype=dtype)
+        for part in (pipeline.text_encoder, pipeline.vae):
+            part.requires_grad_(False)
+        pipeline.transformer.eval()
+        pipeline.set_progress_bar_config(disable=True)
+        return cls(pipeline, num_frames, height, width, max_sequence_length)
+
+    @property
+    def module(self) -> nn.Module:
+        """The transformer: what is trained."""
+        return self.pipeline.transformer
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int, int]:
+        """Channels, frames, height and width of one video's latents."""
+        time, space = (
+            self.pipeline.vae_scale_factor_temporal,
+            self.pipeline.vae_scale_factor_spatial,
+        )
+        frames = (self.num_frames - 1) // time + 1
+        channels = self.pipeline.transformer.config.in_channels
+        return channels, frames, self.height // space, self.width // space
+
+    def to(self, device: torch.device) -> None:
+        """Move every part."""
+        self.pipeline.to(device)
+
+    @torch.no_grad()
+    def encode(self, texts: Sequence[str]) -> Float[Tensor, "B L E"]:
+        """Text embeddings as the pipeline makes them; each text is encoded once and kept."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._embeddings]
+        if new:
+            found, _ = self.pipeline.encode_prompt(
+                new,
+                do_classifier_free_guidance=False,
+                max_sequence_length=self.max_sequence_length,
+                device=self.pipeline.transformer.device,
+            )
+            self._embeddings |= dict(zip(new, found, strict=True))
+        return torch.stack([self._embeddings[text] for text in texts])
+
+    def velocity(
+        self, x: Float[Tensor, "B C F H W"], sigma: float, embeddings: Float[Tensor, "B L E"]
+    ) -> Float[Tensor, "B C F H W"]:
+        """v = noise - data at noise level sigma, in float32; the network is fed 1000 sigma."""
+        transformer = self.pipeline.transformer
+        timestep = torch.full((len(x),), 1000 * sigma, device=x.device)
+        out = transformer(
+            hidden_states=x.to(transformer.dtype),
+            timestep=timestep,
+            encoder_hidden_states=embeddings.to(transformer.dtype),
+            return_dict=False,
+        )
+        return out[0].float()
+
+    def scheduler_sigmas(self, num_steps: int) -> Float[Tensor, " N1"]:
+        """The noise levels that the pipeline's own scheduler would visit, 1 to 0."""
+        self.pipeline.scheduler.set_timesteps(num_steps)
+        return self.pipeline.scheduler.sigmas.double().cpu()
+
+    @torch.no_grad()
+    def decode(self, latents: Float[Tensor, "B C F H W"]) -> Float[Tensor, "B F 3 H W"]:
+        """RGB in [0, 1] by the pipeline's own rule: latents * std + mean, VAE, post-processing."""
+        vae = self.pipeline.vae
+        shape = (1, -1, 1, 1, 1)
+        mean = torch.tensor(vae.config.latents_mean, device=vae.device, dtype=vae.dtype).view(shape)
+        std = torch.tensor(vae.config.latents_std, device=vae.device, dtype=vae.dtype).view(shape)
+        scaled = latents.to(device=vae.device, dtype=vae.dtype) * std + mean
+        video = vae.decode(scaled, return_dict=False)[0]
+        processed = self.pipeline.video_processor.postprocess_video(video, output_type="pt")
+        return processed.float().cpu()
+
+    def save_pretrained(self, folder: Path) -> None:
+        """The whole pipeline, or with LoRA only the adapter that `load_lora_weights` reads."""
+        from mmrl.policies.lora import has_lora
+
+        if not has_lora(self.module):
+            self.pipeline.save_pretrained(folder, safe_serialization=True)
+            return
+        from peft import get_peft_model_state_dict
+
+        layers = get_peft_model_state_dict(self.module)
+        WanPipeline.save_lora_weights(folder, transformer_lora_layers=layers)

@@ -1,0 +1,42 @@
+"""The clipped surrogate of PPO as a weighted sum over decisions."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmrl.types import Metrics
+
+
+def clipped_surrogate(
+    log_probs: Float[Tensor, "B T"],
+    behavior: Float[Tensor, "B T"],
+    advantages: Float[Tensor, " B"],
+    weights: Float[Tensor, "B T"],
+    *,
+    clip_low: float,
+    clip_high: float,
+) -> tuple[Float[Tensor, ""], Metrics]:
+    """-sum_bt w min(r A, clip(r, 1 - low, 1 + high) A), r = pi / behavior (arXiv:1707.06347, eq. 7).
+
+    A decision of weight 0 may hold anything: it is left out before the exponential. Metrics are
+    sums with the same weights, so micro-batches add up to means.
+    """
+    live = weights != 0
+    log_ratio = torch.where(live, log_probs, 0.0) - torch.where(live, behavior, 0.0)
+    ratio = log_ratio.float().exp() if log_ratio.dtype.itemsize < 4 else log_ratio.exp()
+    gain = advantages[:, None]
+    bounded = ratio.clamp(1 - clip_low, 1 + clip_high)
+    loss = -(weights * torch.minimum(ratio * gain, bounded * gain)).sum()
+    low = (ratio < 1 - clip_low) & (gain < 0)
+    high = (ratio > 1 + clip_high) & (gain > 0)
+    with torch.no_grad():
+        metrics = {
+            "ratio": (weights * ratio).sum().item(),
+            "clip_fraction": (weights * (low | high)).sum().item(),
+            "clip_fraction_low": (weights * low).sum().item(),
+            "clip_fraction_high": (weights * high).sum().item(),
+            "approx_kl": -(weights * log_ratio).sum().item(),
+        }
+    return loss, metrics

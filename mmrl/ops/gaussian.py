@@ -1,0 +1,36 @@
+"""Log-prob and closed-form KL of one denoising step, as means over the step's elements."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def log_prob(
+    x: Float[Tensor, B *D], mean: Float[Tensor, B *D], std: Float[Tensor, "*S"]
+) -> Float[Tensor, " B"]:
+    """mean_d [-(x - mean)^2 / (2 std^2) - ln std - ln(2 pi) / 2], `std` of 0 dims or one a row.
+
+    A mean, not the sum, over elements: the usual scale of flow-matching policies
+    (arXiv:2505.05470, section 4). ValueError where the step is deterministic.
+    """
+    if not bool((std > 0).all()):
+        raise ValueError("std must be > 0: a deterministic step has no density")
+    squares = (x - mean).square().flatten(1).mean(1)
+    return -squares / (2 * std**2) - torch.log(std) - 0.5 * math.log(2 * math.pi)
+
+
+def kl(
+    mean: Float[Tensor, B *D], anchor_mean: Float[Tensor, B *D], std: Float[Tensor, "*S"]
+) -> Float[Tensor, " B"]:
+    """mean_d (mean - anchor_mean)^2 / (2 std^2): KL of two Gaussians of one std, per element.
+
+    A deterministic step (std 0) has no KL to measure and gives 0.
+    """
+    squares = (mean - anchor_mean).square().flatten(1).mean(1)
+    live = (std > 0).expand_as(squares)
+    safe = torch.where(std > 0, std, torch.ones_like(std))
+    return torch.where(live, squares / (2 * safe**2), 0.0)

@@ -1,0 +1,271 @@
+"""A flow-matching video model as a policy: every denoising step is an action."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from einops import repeat
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mmrl.diffusion.plan import StepPlan
+from mmrl.diffusion.sampler import Path as SamplePath
+from mmrl.diffusion.sampler import sample_path, step_transition
+from mmrl.diffusion.sigmas import shifted_sigmas
+from mmrl.diffusion.transitions import Transition, TransitionKind, Variant
+from mmrl.ops.gaussian import log_prob
+from mmrl.ops.weights import per_decision
+from mmrl.types import ActionKind, Actions, ActionStats, Prompt, Rollout, VideoSample, concat_stats
+
+Latents = Float[Tensor, "B C F H W"]
+
+
+class VideoModel(Protocol):
+    """What a model family's adapter offers."""
+
+    @property
+    def module(self) -> nn.Module: ...
+    @property
+    def latent_shape(self) -> tuple[int, int, int, int]: ...
+    def to(self, device: torch.device) -> None: ...
+    def encode(self, texts: Sequence[str]) -> Float[Tensor, "B L E"]: ...
+    def velocity(self, x: Latents, sigma: float, embeddings: Float[Tensor, "B L E"]) -> Latents: ...
+    def scheduler_sigmas(self, num_steps: int) -> Float[Tensor, " N1"]: ...
+    def decode(self, latents: Latents) -> Float[Tensor, "B F 3 H W"]: ...
+    def save_pretrained(self, folder: Path) -> None: ...
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How videos are drawn: the noise levels, the transition, the guidance."""
+
+    kind: TransitionKind
+    num_steps: int
+    eta: float
+    shift: float | None
+    """Schedule shift; None takes the noise levels of the model's own scheduler."""
+    guidance: float = 1.0
+    """v = v_empty + guidance (v_prompt - v_empty); 1 needs no second pass."""
+    variant: Variant = "fixed"
+    shared_first_noise: bool = False
+    """All samples of a prompt start from one noise (DanceGRPO)."""
+    fps: float = 8.0
+    eval_steps: int | None = None
+    """Steps of the deterministic solver in `sample`; None: num_steps."""
+
+
+@dataclass(frozen=True)
+class DenoiseReplay:
+    """Transitions of the trained steps: x[s] -> x[s+1] for every s of `steps`."""
+
+    before: Float[Tensor, "B T C F H W"]
+    after: Float[Tensor, "B T C F H W"]
+    embeddings: Float[Tensor, "B L E"]
+    steps: tuple[int, ...]
+
+    def rows(self, part: slice) -> DenoiseReplay:
+        """The same steps for some rows."""
+        return DenoiseReplay(self.before[part], self.after[part], self.embeddings[part], self.steps)
+
+    @classmethod
+    def of(
+        cls, path: SamplePath, embeddings: Float[Tensor, "B L E"], steps: tuple[int, ...]
+    ) -> DenoiseReplay:
+        """The transitions of `steps` out of a sampled path."""
+        before = torch.stack([path.states[s] for s in steps], dim=1)
+        after = torch.stack([path.states[s + 1] for s in steps], dim=1)
+        return cls(before, after, embeddings, steps)
+
+    @classmethod
+    def concat(cls, parts: Sequence[DenoiseReplay]) -> DenoiseReplay:
+        """Rows of several chunks, one after the other."""
+        return cls(
+            torch.cat([part.before for part in parts]),
+            torch.cat([part.after for part in parts]),
+            torch.cat([part.embeddings for part in parts]),
+            parts[0].steps,
+        )
+
+
+class GroupNoise:
+    """Noise of some prompts' groups, each prompt from its own seed, so rows may be spread anyhow."""
+
+    def __init__(
+        self, seeds: Sequence[int], group_size: int, shape: tuple[int, int, int, int]
+    ) -> None:
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self._shape = (group_size, *shape)
+
+    def first(self, shared: bool) -> Latents:
+        """The noise at sigma 1; `shared` gives a group one noise."""
+        noise = self.draw().unflatten(0, (-1, self._shape[0]))
+        if shared:
+            noise = noise[:, :1].expand_as(noise)
+        return noise.flatten(0, 1)
+
+    def draw(self) -> Latents:
+        """Standard normal noise for one step."""
+        return torch.cat([torch.randn(self._shape, generator=g) for g in self._generators])
+
+
+@dataclass
+class VideoPolicy:
+    """Rollout and replay through one function of (x, step), so equal weights give equal bits."""
+
+    model: VideoModel
+    sampling: Sampling
+    plan: Callable[[torch.Generator], StepPlan]
+    """Which steps are stochastic and trained; drawn anew for every rollout."""
+    rows: int
+    """Samples of one forward pass, in rollout and replay alike."""
+    scales: Callable[[Float[Tensor, " N1"]], Float[Tensor, " N"]] | None = None
+    """Multiplier of each step's loss from the noise levels (SAGE's equalizer)."""
+    module: nn.Module = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.module = self.model.module
+
+    def to(self, device: torch.device) -> None:
+        """Move every part of the model."""
+        self.model.to(device)
+
+    def sigmas(self, num_steps: int) -> Float[Tensor, " N1"]:
+        """Noise levels from 1 to 0 in float64."""
+        if self.sampling.shift is None:
+            return self.model.scheduler_sigmas(num_steps)
+        return shifted_sigmas(num_steps, self.sampling.shift)
+
+    @torch.no_grad()
+    def rollout(self, prompts: Sequence[Prompt], group_size: int, seeds: Sequence[int]) -> Rollout:
+        """Paths of G videos per prompt, their decoded videos, and the trained transitions."""
+        sigmas = self.sigmas(self.sampling.num_steps)
+        plan = self.plan(torch.Generator().manual_seed(seeds[0]))
+        steps = plan.trained_steps()
+        replays, behavior, videos = [], [], []
+        for part in chunks(len(prompts), max(1, self.rows // group_size)):
+            embeddings = self._embed(prompts[part], group_size)
+            noise = GroupNoise(seeds[part], group_size, self.model.latent_shape)
+            path = self._path(sigmas, plan, embeddings, noise)
+            videos += self._decode(path.states[-1])
+            replays.append(DenoiseReplay.of(path, embeddings, steps))
+            behavior.append(
+                _stack([_stats(path.states[s + 1], path.transitions[s]) for s in steps])
+            )
+        replay = DenoiseReplay.concat(replays)
+        return Rollout(
+            samples=self._as_samples([p for p in prompts for _ in range(group_size)], videos),
+            group_size=group_size,
+            behavior={"denoise": concat_stats(behavior)},
+            weights={"denoise": per_decision(torch.ones_like(replay.before[:, :, 0, 0, 0, 0]))},
+            counts={"denoise": float(len(videos) * len(steps))},
+            replay=replay,
+            scales=self._scales(sigmas, steps),
+        )
+
+    def evaluate(self, batch: Rollout) -> Actions:
+        """Mean, std and log-prob of the trained transitions under the weights of now."""
+        replay = batch.replay
+        assert isinstance(replay, DenoiseReplay)
+        sigmas = self.sigmas(self.sampling.num_steps)
+        stats = []
+        for t, step in enumerate(replay.steps):
+            before = replay.before[:, t]
+            velocity = self._velocity(before, float(sigmas[step]), replay.embeddings)
+            drawn = step_transition(
+                self.sampling.kind,
+                before,
+                velocity,
+                sigmas,
+                step,
+                eta=self.sampling.eta,
+                variant=self.sampling.variant,
+            )
+            stats.append(_stats(replay.after[:, t], drawn))
+        return {"denoise": _stack(stats)}
+
+    @torch.no_grad()
+    def sample(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[VideoSample]:
+        """One video per prompt by the deterministic solver from the seed's first noise."""
+        sigmas = self.sigmas(self.sampling.eval_steps or self.sampling.num_steps)
+        plan = StepPlan.deterministic(len(sigmas) - 1)
+        videos = []
+        for part in chunks(len(prompts), self.rows):
+            noise = GroupNoise(seeds[part], 1, self.model.latent_shape)
+            path = self._path(sigmas, plan, self._embed(prompts[part], 1), noise)
+            videos += self._decode(path.states[-1])
+        return self._as_samples(prompts, videos)
+
+    def save_pretrained(self, folder: Path) -> None:
+        """The pipeline folder, or the LoRA folder that `load_lora_weights` reads."""
+        self.model.save_pretrained(folder)
+
+    def _embed(self, prompts: Sequence[Prompt], group_size: int) -> Float[Tensor, "B L E"]:
+        found = self.model.encode([prompt.text for prompt in prompts])
+        return repeat(found, "p l e -> (p g) l e", g=group_size)
+
+    def _path(
+        self,
+        sigmas: Float[Tensor, " N1"],
+        plan: StepPlan,
+        embeddings: Float[Tensor, "B L E"],
+        noise: GroupNoise,
+    ) -> SamplePath:
+        return sample_path(
+            lambda x, step: self._velocity(x, float(sigmas[step]), embeddings),
+            noise.first(self.sampling.shared_first_noise).to(embeddings.device),
+            sigmas,
+            kind=self.sampling.kind,
+            eta=self.sampling.eta,
+            stochastic=plan.stochastic,
+            noise=lambda step: noise.draw().to(embeddings.device),
+            variant=self.sampling.variant,
+        )
+
+    def _velocity(self, x: Latents, sigma: float, embeddings: Float[Tensor, "B L E"]) -> Latents:
+        guidance = self.sampling.guidance
+        if guidance == 1:
+            return self.model.velocity(x, sigma, embeddings)
+        empty = self.model.encode([""]).expand_as(embeddings)
+        both = self.model.velocity(torch.cat([x, x]), sigma, torch.cat([empty, embeddings]))
+        without, given = both.chunk(2)
+        return without + guidance * (given - without)
+
+    def _decode(self, latents: Latents) -> list[Float[Tensor, "F 3 H W"]]:
+        return [video for part in latents.split(self.rows) for video in self.model.decode(part)]
+
+    def _as_samples(
+        self, prompts: Sequence[Prompt], videos: Sequence[Float[Tensor, "F 3 H W"]]
+    ) -> list[VideoSample]:
+        fps = self.sampling.fps
+        return [VideoSample(p, v, fps) for p, v in zip(prompts, videos, strict=True)]
+
+    def _scales(
+        self, sigmas: Float[Tensor, " N1"], steps: tuple[int, ...]
+    ) -> dict[ActionKind, Float[Tensor, " T"]]:
+        if self.scales is None:
+            return {}
+        device = next(self.module.parameters()).device
+        return {"denoise": self.scales(sigmas)[list(steps)].float().to(device)}
+
+
+def chunks(count: int, size: int) -> Iterator[slice]:
+    """Slices of at most `size` that cover `count` items."""
+    return (slice(start, start + size) for start in range(0, count, size))
+
+
+def _stats(after: Latents, drawn: Transition | None) -> ActionStats:
+    """Likelihood of one transition, one decision wide."""
+    assert drawn is not None
+    mean, std = drawn.mean.flatten(1), drawn.std.expand(len(after))
+    found = log_prob(after.flatten(1), mean, drawn.std)
+    return ActionStats(found[:, None], mean[:, None], std[:, None])
+
+
+def _stack(stats: Sequence[ActionStats]) -> ActionStats:
+    means = torch.cat([s.mean for s in stats if s.mean is not None], dim=1)
+    scales = torch.cat([s.scale for s in stats if s.scale is not None], dim=1)
+    return ActionStats(torch.cat([s.log_probs for s in stats], dim=1), means, scales)

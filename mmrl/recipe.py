@@ -1,0 +1,133 @@
+"""All choices of a run: what a pipeline builds, and the sections every pipeline's config has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from jaxtyping import Float
+from pydantic import Field, field_validator, model_validator
+from torch import Tensor
+
+from mmrl.config import Config, ConfigError
+from mmrl.policies.base import Policy
+from mmrl.policies.lora import LoraConfig
+from mmrl.registry import Registry
+from mmrl.reward import RewardTable
+from mmrl.trust_region.schedule import TrustRegion
+from mmrl.types import Actions, Metrics, Prompt, Rollout
+
+Combine = Callable[[Mapping[str, Float[Tensor, "P G"]], int], Float[Tensor, "P G"]]
+Advantage = Callable[[Float[Tensor, "P G"]], Float[Tensor, "P G"]]
+
+
+class Objective(Protocol):
+    """A pure weighted sum over rows and decisions, so that micro-batches add up."""
+
+    def __call__(
+        self,
+        current: Actions,
+        anchors: Mapping[str, Actions],
+        batch: Rollout,
+        advantages: Float[Tensor, " B"],
+    ) -> tuple[Float[Tensor, ""], Metrics]: ...
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The parts one method is made of."""
+
+    policy: Policy
+    prompts: Sequence[Prompt]
+    group_size: int
+    rewards: RewardTable
+    combine: Combine
+    """Scores by name and the step -> one reward per sample."""
+    advantage: Advantage
+    objective: Objective
+    trust_region: TrustRegion
+
+
+class OptimizerConfig(Config):
+    """AdamW (arXiv:1711.05101) with a linear warm-up and a constant rate after it."""
+
+    lr: float = Field(gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    eps: float = Field(default=1e-8, gt=0)
+    warmup_steps: int = Field(default=0, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+
+
+class TrainConfig(Config):
+    """How long, how much at once, how often to save."""
+
+    steps: int = Field(ge=1)
+    """Rollouts; each is followed by `updates_per_rollout` optimizer steps."""
+    prompts_per_step: int = Field(ge=1)
+    """Prompts of one rollout over all processes."""
+    rows: int = Field(ge=1)
+    """Samples of one forward pass; a multiple of group_size."""
+    optimizer: OptimizerConfig
+    updates_per_rollout: int = Field(default=1, ge=1)
+    save_every: int = Field(default=10, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=2)
+    """The newest checkpoints that stay; at least 2, so that a last good one is always there."""
+    seed: int = 0
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    """Besides metrics.jsonl, which is always written."""
+
+
+class EvaluateConfig(Config):
+    """Held-out prompts, scored before the first and after the last step."""
+
+    prompts: str
+    count: int = Field(default=64, ge=2)
+    """How many of the prompts; they are taken evenly from the file."""
+    samples_per_prompt: int = Field(default=1, ge=1)
+    rows: int = Field(default=64, ge=1)
+    seed: int = 1234
+    gallery: int = Field(default=12, ge=0)
+    """Samples kept for the report, before and after."""
+
+
+class PipelineConfig(Config):
+    """The sections every pipeline shares. A method's own fields stand in its file."""
+
+    pipeline: str
+    output: str
+    prompts: str
+    """JSONL of prompts to train on."""
+    model: str
+    """A folder in the library's own layout, or a hub id."""
+    lora: LoraConfig | None = None
+    group_size: int
+    rewards: RewardTable
+    trust_region: TrustRegion = TrustRegion()
+    train: TrainConfig
+    evaluate: EvaluateConfig | None = None
+
+    @field_validator("group_size")
+    @classmethod
+    def _group_has_a_mean(cls, value: int) -> int:
+        if value < 2:
+            raise ValueError(f"a group of {value} has no advantage; need >= 2")
+        return value
+
+    @model_validator(mode="after")
+    def _rows_keep_groups_whole(self) -> PipelineConfig:
+        if self.train.rows % self.group_size:
+            raise ConfigError(
+                f"{self.train.rows} rows cut a group of {self.group_size}; use a multiple of it",
+                key="train.rows",
+            )
+        return self
+
+    def build(self) -> Recipe:
+        """Load the model and choose the parts."""
+        raise NotImplementedError(f"{type(self).__name__} builds nothing")
+
+
+pipelines: Registry[type[PipelineConfig]] = Registry("mmrl.pipelines", "pipeline")

@@ -1,0 +1,166 @@
+"""Checkpoints that a kill cannot tear: written beside, synced, renamed; the last good one is kept.
+
+A checkpoint is a folder `step-000010` of safetensors (weights, one file per anchor), the optimizer
+and generator as plain tensors, and `state.json`; `manifest.json` holds the sha256 of each file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from mmrl.config import UserError
+from mmrl.train.step import TrainState
+from mmrl.trust_region.controller import ControllerState
+from mmrl.trust_region.schedule import AnchorKind
+from mmrl.trust_region.weights import Snapshot, check_names, trainable
+
+logger = logging.getLogger(__name__)
+FORMAT = 1
+
+
+class CheckpointError(UserError):
+    """A checkpoint that does not fit this run, or no sound one at all."""
+
+
+def save_checkpoint(folder: Path, module: nn.Module, state: TrainState, *, keep: int) -> Path:
+    """Write the whole TrainState under `folder`, atomically, and drop all but the newest `keep`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    final = folder / f"step-{state.step:06d}"
+    if final.exists():
+        return final
+    temporary = folder / f".{final.name}.{os.getpid()}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    _write(temporary, module, state)
+    os.replace(temporary, final)
+    _sync(folder)
+    for old in checkpoints(folder)[:-keep]:
+        shutil.rmtree(old)
+    return final
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The complete checkpoints under `folder`, oldest first."""
+    return sorted(folder.glob("step-*")) if folder.is_dir() else []
+
+
+def newest_sound(folder: Path) -> Path | None:
+    """The newest checkpoint whose files match their hashes; a damaged one is passed over aloud."""
+    for path in reversed(checkpoints(folder)):
+        damaged = _damaged(path)
+        if damaged is None:
+            return path
+        logger.warning("%s: %s does not match its hash; trying the one before", path, damaged)
+    return None
+
+
+def load_checkpoint(path: Path, module: nn.Module, state: TrainState) -> None:
+    """Put everything back: weights, optimizer, anchors and clocks, controllers, cursor, generator."""
+    record: dict[str, Any] = json.loads((path / "state.json").read_text("utf-8"))
+    if record["format"] != FORMAT:
+        raise CheckpointError(f"{path}: format {record['format']}, this version reads {FORMAT}")
+    if sorted(record["anchors"]) != sorted(state.anchors):
+        held, asked = sorted(record["anchors"]), sorted(state.anchors)
+        raise CheckpointError(f"{path}: holds anchors {held}, the config asks for {asked}")
+    load_weights(path, module)
+    tensors = torch.load(path / "state.pt", weights_only=True, map_location="cpu")
+    state.optimizer.load_state_dict(tensors["optimizer"])
+    state.generator.set_state(tensors["generator"])
+    for name, anchor in state.anchors.items():
+        _fill(anchor.weights, load_file(path / f"anchor-{name}.safetensors"), path)
+        anchor.moved_at = record["anchors"][name]["moved_at"]
+        anchor.version = record["anchors"][name]["version"]
+    state.controllers = {k: ControllerState(**v) for k, v in record["controllers"].items()}
+    state.stream.epoch, state.stream.position = record["epoch"], record["position"]
+    state.step, state.updates = record["step"], record["updates"]
+
+
+def load_weights(path: Path, module: nn.Module) -> None:
+    """Only the trained weights of a checkpoint, into a module that has the same ones."""
+    live = {name: p.data for name, p in trainable(module).items()}
+    _fill(live, load_file(path / "weights.safetensors"), path)
+
+
+def _write(folder: Path, module: nn.Module, state: TrainState) -> None:
+    weights = {name: p.detach().cpu().contiguous() for name, p in trainable(module).items()}
+    save_file(weights, folder / "weights.safetensors")
+    for name, anchor in state.anchors.items():
+        kept = {key: value.cpu().contiguous() for key, value in anchor.weights.items()}
+        save_file(kept, folder / f"anchor-{name}.safetensors")
+    tensors = {
+        "optimizer": state.optimizer.state_dict(),
+        "generator": state.generator.get_state(),
+    }
+    torch.save(tensors, folder / "state.pt")
+    _write_json(folder / "state.json", _record(state))
+    files = sorted(path for path in folder.iterdir())
+    _write_json(folder / "manifest.json", {path.name: _sha256(path) for path in files})
+    for path in folder.iterdir():
+        _sync(path)
+    _sync(folder)
+
+
+def _record(state: TrainState) -> dict[str, Any]:
+    anchors = cast(dict[AnchorKind, Any], state.anchors)
+    return {
+        "format": FORMAT,
+        "step": state.step,
+        "updates": state.updates,
+        "epoch": state.stream.epoch,
+        "position": state.stream.position,
+        "anchors": {
+            name: {"moved_at": anchor.moved_at, "version": anchor.version}
+            for name, anchor in anchors.items()
+        },
+        "controllers": {name: asdict(found) for name, found in state.controllers.items()},
+    }
+
+
+@torch.no_grad()
+def _fill(into: Snapshot, tensors: Snapshot, path: Path) -> None:
+    try:
+        check_names(tensors, {name: nn.Parameter(value) for name, value in into.items()})
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not from this model: {error}") from error
+    for name, value in into.items():
+        value.copy_(tensors[name])
+
+
+def _damaged(path: Path) -> str | None:
+    try:
+        manifest = json.loads((path / "manifest.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return "manifest.json"
+    for name, expected in manifest.items():
+        file = path / name
+        if not file.is_file() or _sha256(file) != expected:
+            return name
+    return None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_json(path: Path, tree: Any) -> None:
+    path.write_text(json.dumps(tree, indent=1, sort_keys=True), encoding="utf-8")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

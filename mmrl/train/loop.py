@@ -1,0 +1,233 @@
+"""A run from its config to its last checkpoint, and again from any of them."""
+
+from __future__ import annotations
+
+import json
+import platform
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import FrameType
+
+import torch
+from accelerate import Accelerator
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mmrl.config import ConfigError, UserError, dump, numbers_as_floats, parse, read_yaml
+from mmrl.evaluate.runner import evaluate, write_evaluation, write_gallery
+from mmrl.recipe import PipelineConfig, Recipe, TrainConfig, pipelines
+from mmrl.registry import UnknownNameError
+from mmrl.train.checkpoint import checkpoints, load_checkpoint, newest_sound, save_checkpoint
+from mmrl.train.metrics import MetricsFile
+from mmrl.train.ranks import Ranks
+from mmrl.train.step import PromptStream, TrainState, train_step
+from mmrl.trust_region.weights import Anchor, take_snapshot, trainable
+from mmrl.types import Metrics
+
+EXIT_STOPPED = 75
+"""Exit status of a run that a signal stopped after it saved (EX_TEMPFAIL: start it again)."""
+PACKAGES = ("mmrl", "torch", "transformers", "diffusers", "accelerate", "peft", "open_clip_torch")
+
+
+@dataclass
+class StopFlag:
+    """Whether a signal asked the run to end at the next step."""
+
+    raised: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    run: Path
+    step: int
+    stopped: bool
+
+
+def load_config(tree: dict) -> PipelineConfig:
+    """The frozen config of the pipeline that the tree names."""
+    name = tree.get("pipeline")
+    if not isinstance(name, str):
+        raise ConfigError("missing; the first line of a config names its pipeline", key="pipeline")
+    try:
+        schema = pipelines.get(name)
+    except UnknownNameError as error:
+        raise ConfigError(str(error), key="pipeline") from error
+    return parse(schema, numbers_as_floats(tree))
+
+
+def start(config: PipelineConfig) -> Outcome:
+    """A new run in `config.output`; UserError where a run lies there already."""
+    run = Path(config.output)
+    if checkpoints(run / "checkpoints") or (run / "metrics.jsonl").exists():
+        raise UserError(
+            f"{run} already holds a run: `mmrl resume {run}` continues it, output=... starts another"
+        )
+    return _run(config, run, resume=False)
+
+
+def resume(run: Path) -> Outcome:
+    """Continue a run from its newest sound checkpoint, or from the start if it saved none yet."""
+    if not (run / "config.yaml").is_file():
+        raise UserError(f"{run} holds no config.yaml: not the folder of a run")
+    return _run(load_config(read_yaml(run / "config.yaml")), run, resume=True)
+
+
+def _run(config: PipelineConfig, run: Path, *, resume: bool) -> Outcome:
+    accelerator = Accelerator(log_with=list(config.train.trackers) or None, project_dir=run)
+    ranks = Ranks(accelerator)
+    check_ranks(config.train, ranks)
+    if ranks.is_main:
+        _write_heading(config, run)
+    torch.manual_seed(config.train.seed)
+    recipe = config.build()
+    recipe.policy.to(accelerator.device)
+    state = initial_state(recipe, config.train)
+    metrics = MetricsFile(run / "metrics.jsonl")
+    found = newest_sound(run / "checkpoints") if resume else None
+    if found is not None:
+        load_checkpoint(found, recipe.policy.module, state)
+    accelerator.wait_for_everyone()
+    if ranks.is_main:
+        metrics.keep_through(state.step)
+    if config.train.trackers:
+        accelerator.init_trackers("mmrl", config={"pipeline": config.pipeline})
+    with stop_on_signal() as flag:
+        _evaluate_once(config, recipe, run, "before", ranks, due=state.step == 0)
+        stopped = _steps(config, recipe, state, run, metrics, ranks, flag)
+        if not stopped:
+            _evaluate_once(config, recipe, run, "after", ranks, due=True)
+            if ranks.is_main:
+                recipe.policy.save_pretrained(run / "model")
+    accelerator.end_training()
+    return Outcome(run, state.step, stopped)
+
+
+def initial_state(recipe: Recipe, config: TrainConfig) -> TrainState:
+    """The state before step 1: fresh optimizer, every anchor a copy of the policy."""
+    learning = trainable(recipe.policy.module)
+    if not learning:
+        raise ConfigError("no weight of the model learns; add lora or unfreeze it", key="model")
+    chosen = config.optimizer
+    optimizer = torch.optim.AdamW(
+        learning.values(),
+        lr=chosen.lr,
+        betas=(chosen.beta1, chosen.beta2),
+        eps=chosen.eps,
+        weight_decay=chosen.weight_decay,
+    )
+    return TrainState(
+        optimizer=optimizer,
+        generator=torch.Generator().manual_seed(config.seed),
+        stream=PromptStream(recipe.prompts, config.seed),
+        anchors={
+            kind: Anchor(take_snapshot(recipe.policy.module))
+            for kind in recipe.trust_region.anchors()
+        },
+    )
+
+
+def check_ranks(config: TrainConfig, ranks: Ranks) -> None:
+    """ConfigError unless every process gets the same number of whole groups."""
+    if config.prompts_per_step % ranks.world:
+        raise ConfigError(
+            f"{config.prompts_per_step} prompts do not spread evenly over {ranks.world} processes",
+            key="train.prompts_per_step",
+        )
+
+
+def _steps(
+    config: PipelineConfig,
+    recipe: Recipe,
+    state: TrainState,
+    run: Path,
+    metrics: MetricsFile,
+    ranks: Ranks,
+    flag: StopFlag,
+) -> bool:
+    """Train to the last step; True where a signal ended it early."""
+    train = config.train
+    with _progress(disable=not ranks.is_main) as bar:
+        task = bar.add_task(config.pipeline, total=train.steps, completed=state.step, note="")
+        while state.step < train.steps:
+            found = train_step(recipe, state, train, ranks)
+            stopping = ranks.any(flag.raised)
+            if ranks.is_main:
+                metrics.write(state.step, found)
+                ranks.accelerator.log(found, step=state.step)
+                if stopping or state.step % train.save_every == 0 or state.step == train.steps:
+                    save_checkpoint(
+                        run / "checkpoints",
+                        recipe.policy.module,
+                        state,
+                        keep=train.keep_checkpoints,
+                    )
+            bar.update(task, completed=state.step, note=_note(found))
+            if stopping and state.step < train.steps:
+                return True
+    return False
+
+
+def _evaluate_once(
+    config: PipelineConfig, recipe: Recipe, run: Path, when: str, ranks: Ranks, *, due: bool
+) -> None:
+    """Evaluate on the main process, unless the result is there already."""
+    path = run / "evaluation.json"
+    known = path.exists() and when in json.loads(path.read_text("utf-8"))
+    if config.evaluate and due and not known and ranks.is_main:
+        found = evaluate(recipe, config.evaluate)
+        write_gallery(run, when, found, config.evaluate.gallery)
+        write_evaluation(run, when, recipe, found)
+    ranks.accelerator.wait_for_everyone()
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[StopFlag]:
+    """SIGTERM and SIGUSR1 raise the flag instead of ending the process."""
+    flag = StopFlag()
+
+    def raise_flag(number: int, frame: FrameType | None) -> None:
+        flag.raised = True
+
+    before = {number: signal.signal(number, raise_flag) for number in _signals()}
+    try:
+        yield flag
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _signals() -> list[signal.Signals]:
+    names = ("SIGTERM", "SIGUSR1")
+    return [getattr(signal, name) for name in names if hasattr(signal, name)]
+
+
+def _progress(*, disable: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        disable=disable,
+    )
+
+
+def _note(metrics: Metrics) -> str:
+    return f"reward {metrics['reward/mean']:.3f}  clipped {metrics.get('clip_fraction', 0):.1%}"
+
+
+def _write_heading(config: PipelineConfig, run: Path) -> None:
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "config.yaml").write_text(dump(config), encoding="utf-8")
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "missing"
+    (run / "versions.json").write_text(json.dumps(versions, indent=1), encoding="utf-8")

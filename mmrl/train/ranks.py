@@ -1,0 +1,64 @@
+"""The processes of a run: which part of a batch is mine, and sums over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """A thin face of accelerate: every rank holds the same weights and its share of the prompts."""
+
+    accelerator: Accelerator
+
+    @property
+    def world(self) -> int:
+        """How many processes run."""
+        return self.accelerator.num_processes
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files."""
+        return self.accelerator.is_main_process
+
+    def mine(self, items: Sequence[T]) -> Sequence[T]:
+        """This rank's contiguous share of a global batch."""
+        share = len(items) // self.world
+        start = self.accelerator.process_index * share
+        return items[start : start + share]
+
+    def totals(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Sum over ranks of every value, in one collective with the names in sorted order."""
+        names = sorted(values)
+        packed = torch.tensor([values[name] for name in names], dtype=torch.float64)
+        if self.world > 1:
+            device = self.accelerator.device
+            reduced = self.accelerator.reduce(packed.to(device), reduction="sum")
+            packed = reduced.cpu()  # pyright: ignore[reportAttributeAccessIssue]
+        return dict(zip(names, packed.tolist(), strict=True))
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Add every rank's gradients, in one collective; a missing gradient counts as zero."""
+        if self.world == 1:
+            return
+        learning = list(parameters)
+        flat = torch.cat([_gradient(p).flatten() for p in learning])
+        flat = self.accelerator.reduce(flat, reduction="sum")
+        for p, gradient in zip(learning, flat.split([p.numel() for p in learning]), strict=True):
+            p.grad = gradient.view_as(p).clone()
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on at least one rank."""
+        return self.totals({"flag": float(flag)})["flag"] > 0
+
+
+def _gradient(p: nn.Parameter) -> torch.Tensor:
+    return torch.zeros_like(p) if p.grad is None else p.grad

@@ -1,0 +1,44 @@
+"""The KL penalty: one number per anchor and action kind, and their weighted sum."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmrl.ops.kl import KlEstimator, kl
+from mmrl.types import ActionKind, Actions
+
+
+def anchor_kls(
+    current: Actions,
+    anchors: Mapping[str, Actions],
+    weights: Mapping[ActionKind, Float[Tensor, "B T"]],
+    *,
+    estimator: KlEstimator,
+) -> dict[str, Float[Tensor, ""]]:
+    """sum_bt w KL(policy || anchor) of a decision, by `anchor/kind`.
+
+    A decision of weight 0 never enters, whatever its KL is.
+    """
+    return {
+        f"{name}/{kind}": _weighted(
+            kl(kind, stats, anchor[kind], estimator=estimator), weights[kind]
+        )
+        for name, anchor in anchors.items()
+        for kind, stats in current.items()
+    }
+
+
+def penalty(
+    kls: Mapping[str, Float[Tensor, ""]], coefficients: Mapping[str, float]
+) -> Float[Tensor, ""]:
+    """sum of coefficient times KL over `anchor/kind`."""
+    terms = [coefficients[name] * value for name, value in kls.items()]
+    return torch.stack(terms).sum() if terms else torch.zeros(())
+
+
+def _weighted(values: Float[Tensor, "B T"], weights: Float[Tensor, "B T"]) -> Float[Tensor, ""]:
+    return (weights * torch.where(weights != 0, values, 0.0)).sum()

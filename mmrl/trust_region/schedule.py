@@ -1,0 +1,85 @@
+"""Which past policies the penalty pulls to, and when each of them moves."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from mmrl.config import Config
+from mmrl.trust_region.controller import Coefficient
+
+
+class FixedAnchor(Config):
+    """The policy the run began with; bounds the distance travelled."""
+
+    coefficient: Coefficient
+
+
+class PeriodicAnchor(Config):
+    """A copy taken after every `refresh_every`-th optimizer step; bounds the speed of travel."""
+
+    coefficient: Coefficient
+    refresh_every: int = Field(default=10, ge=1)
+
+
+class StepwiseAnchor(Config):
+    """The policy one optimizer step ago; bounds a single step."""
+
+    coefficient: Coefficient
+
+
+class EmaAnchor(Config):
+    """anchor <- decay * anchor + (1 - decay) * policy, after every optimizer step."""
+
+    coefficient: Coefficient
+    decay: float = Field(default=0.99, ge=0, le=1)
+
+
+AnchorKind = Literal["fixed", "periodic", "stepwise", "ema"]
+AnchorConfig = FixedAnchor | PeriodicAnchor | StepwiseAnchor | EmaAnchor
+
+
+class TrustRegion(Config):
+    """Any subset of four anchors; SAGE-GRPO's pair is periodic + stepwise (none: no penalty)."""
+
+    fixed: FixedAnchor | None = None
+    periodic: PeriodicAnchor | None = None
+    stepwise: StepwiseAnchor | None = None
+    ema: EmaAnchor | None = None
+    estimator: Literal["k1", "k2", "k3"] = "k3"
+    """KL estimator of token log-probs; continuous actions use their closed forms."""
+
+    @model_validator(mode="after")
+    def _estimator_of_a_loss(self) -> TrustRegion:
+        if self.estimator == "k1" and self.anchors():
+            raise ValueError(
+                "estimator: the gradient of k1 in a loss is zero on average; use k2 or k3"
+            )
+        return self
+
+    def anchors(self) -> dict[AnchorKind, AnchorConfig]:
+        """The anchors that are switched on."""
+        every: dict[AnchorKind, AnchorConfig | None] = {
+            "fixed": self.fixed,
+            "periodic": self.periodic,
+            "stepwise": self.stepwise,
+            "ema": self.ema,
+        }
+        return {kind: anchor for kind, anchor in every.items() if anchor is not None}
+
+
+def blend_before(anchor: AnchorConfig) -> float:
+    """Share of the policy that enters the anchor just before an optimizer step."""
+    return 1.0 if isinstance(anchor, StepwiseAnchor) else 0.0
+
+
+def blend_after(anchor: AnchorConfig, updates: int) -> float:
+    """Share of the policy that enters the anchor after optimizer step number `updates` (from 1)."""
+    match anchor:
+        case PeriodicAnchor():
+            return 1.0 if updates % anchor.refresh_every == 0 else 0.0
+        case EmaAnchor():
+            return 1.0 - anchor.decay
+        case _:
+            return 0.0

@@ -1,0 +1,1 @@
+"""Published methods that align video (and image) diffusion models, one file each."""

@@ -1,0 +1,1 @@
+"""Published methods that train vision-language models, one file each."""

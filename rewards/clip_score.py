@@ -1,0 +1,45 @@
+"""CLIPScore of a video: how well its frames fit the prompt, by an open_clip or transformers CLIP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Literal
+
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from mmrl.models.clip import ClipModel, load_clip
+from mmrl.reward import RewardConfig, rewards
+from mmrl.types import VideoSample
+
+
+@rewards.register("clip_score")
+class ClipScore(RewardConfig):
+    """weight * max(0, mean over frames of cos(image, text)) (Hessel et al., arXiv:2104.08718, eq. 1).
+
+    The original puts "A photo depicts " before a caption; generation papers drop it, and so does
+    the default. Frames are the centres of equal segments of the clip.
+    """
+
+    model: str
+    """A folder: an open_clip one (open_clip_config.json) or a transformers CLIPModel."""
+    weight_factor: float = Field(default=2.5, gt=0)
+    prefix: Literal["", "A photo depicts "] = ""
+    num_frames: int = Field(default=8, ge=1)
+    rows: int = Field(default=256, ge=1)
+    """Frames of one forward pass."""
+
+    @cached_property
+    def clip(self) -> ClipModel:
+        """The model, loaded on first use."""
+        return load_clip(self.model)
+
+    def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:
+        texts = [self.prefix + sample.prompt.text for sample in samples]
+        videos = [sample.video for sample in samples]
+        cosine = self.clip.video_text_cosine(
+            videos, texts, num_frames=self.num_frames, rows=self.rows
+        )
+        return self.weight_factor * cosine.clamp(min=0)

@@ -1,0 +1,47 @@
+"""PickScore of a video: a CLIP model trained on human preferences (Kirstain et al., 2305.01569)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Literal
+
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from mmrl.models.clip import ClipModel, load_clip
+from mmrl.reward import RewardConfig, rewards
+from mmrl.types import VideoSample
+
+
+@rewards.register("pick_score")
+class PickScore(RewardConfig):
+    """exp(logit_scale) * mean over frames of cos(image, text); `scale` names another unit.
+
+    `raw` is the model's own logit (about 18 to 24 for the released weights), `div26` the raw score
+    over 26, `cosine` the cosine alone.
+    """
+
+    model: str
+    """A transformers CLIPModel folder with its processor."""
+    scale: Literal["raw", "div26", "cosine"] = "raw"
+    num_frames: int = Field(default=8, ge=1)
+    rows: int = Field(default=256, ge=1)
+    """Frames of one forward pass."""
+
+    @cached_property
+    def clip(self) -> ClipModel:
+        """The model, loaded on first use."""
+        return load_clip(self.model)
+
+    def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:
+        texts = [sample.prompt.text for sample in samples]
+        videos = [sample.video for sample in samples]
+        cosine = self.clip.video_text_cosine(
+            videos, texts, num_frames=self.num_frames, rows=self.rows
+        )
+        if self.scale == "cosine":
+            return cosine
+        logit = self.clip.logit_scale * cosine
+        return logit / 26 if self.scale == "div26" else logit

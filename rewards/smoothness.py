@@ -1,0 +1,28 @@
+"""Temporal smoothness: does motion stay even from frame to frame?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from mmrl.reward import RewardConfig, rewards
+from mmrl.types import VideoSample
+
+
+@rewards.register("smoothness")
+class Smoothness(RewardConfig):
+    """exp(-jerk / tolerance): 1 for constant motion, toward 0 for flicker.
+
+    Jerk is the mean |x[f+1] - 2 x[f] + x[f-1]| over pixels, in RGB units of [0, 1]. A video of
+    fewer than three frames has no jerk to measure and scores NaN.
+    """
+
+    tolerance: float = Field(default=0.05, gt=0)
+
+    def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:
+        jerk = torch.stack([sample.video.diff(n=2, dim=0).abs().mean() for sample in samples])
+        return torch.exp(-jerk / self.tolerance)
