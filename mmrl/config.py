@@ -143,7 +143,9 @@ def _is_union_tag(part: object, tree: Any, location: Sequence[object]) -> bool:
     """pydantic puts the tag of a union into the location; a user never wrote it."""
     node = tree
     for step in location:
-        if (isinstance(node, Mapping) and step in node) or (isinstance(node, list) and isinstance(step, int) and step < len(node)):
+        if (isinstance(node, Mapping) and step in node) or (
+            isinstance(node, list) and isinstance(step, int) and step < len(node)
+        ):
             node = node[step]
         elif step is part:
             return step != location[-1]

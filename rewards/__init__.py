@@ -1,5 +1,21 @@
 """Rewards by name, one file each."""
 
-from rewards import clip_score, motion_direction, pick_score, smoothness
+from rewards import (
+    accuracy,
+    answer_format,
+    clip_score,
+    motion_direction,
+    multiple_choice,
+    pick_score,
+    smoothness,
+)
 
-__all__ = ["clip_score", "motion_direction", "pick_score", "smoothness"]
+__all__ = [
+    "accuracy",
+    "answer_format",
+    "clip_score",
+    "motion_direction",
+    "multiple_choice",
+    "pick_score",
+    "smoothness",
+]

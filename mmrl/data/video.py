@@ -1,0 +1,106 @@
+"""Videos in and out: decoded as RGB in [0, 1], written as mp4 or animated WebP."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageSequence
+from torch import Tensor
+
+from mmrl.data.prompts import DataError
+
+ANIMATED = (".webp", ".gif", ".png")
+
+
+def uniform_indices(num_frames: int, count: int) -> list[int]:
+    """Centres of `count` equal segments; a shorter video gives every frame once."""
+    if num_frames < 1 or count < 1:
+        raise ValueError(f"need at least one frame, got {num_frames} of which {count} are asked")
+    if num_frames <= count:
+        return list(range(num_frames))
+    edges = [index * num_frames // count for index in range(count + 1)]
+    return [(low + high - 1) // 2 for low, high in zip(edges[:-1], edges[1:], strict=True)]
+
+
+def quantize(video: Float[Tensor, "F 3 H W"]) -> UInt8[Tensor, "F H W 3"]:
+    """round(255 x), half to even, frames as pictures are stored."""
+    levels = (video.clamp(0, 1) * 255).round().to(torch.uint8)
+    return rearrange(levels, "f c h w -> f h w c")
+
+
+def read_video(path: Path) -> Float[Tensor, "F 3 H W"]:
+    """All frames of a file; DataError names the file that cannot be decoded."""
+    try:
+        frames = _read_animation(path) if path.suffix.lower() in ANIMATED else _read_stream(path)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(f"video {path} cannot be read: {reason}") from error
+    if len(frames) == 0:
+        raise DataError(f"video {path} holds no frames")
+    return rearrange(torch.from_numpy(frames), "f h w c -> f c h w").float() / 255
+
+
+def write_mp4(path: Path, video: Float[Tensor, "F 3 H W"], fps: float) -> None:
+    """H.264 in the 4:2:0 layout every player reads; ValueError for odd sides, which it cannot hold."""
+    import imageio_ffmpeg
+
+    _, _, height, width = video.shape
+    if height % 2 or width % 2:
+        raise ValueError(f"sides must be even for H.264 4:2:0, got {height}x{width}")
+    writer = imageio_ffmpeg.write_frames(
+        str(path), (width, height), fps=fps, codec="libx264", quality=9, macro_block_size=2
+    )
+    writer.send(None)
+    for frame in quantize(video).numpy():
+        writer.send(np.ascontiguousarray(frame))
+    writer.close()
+
+
+def encode_webp(video: Float[Tensor, "F 3 H W"], *, fps: float, scale: int = 1) -> bytes:
+    """A looping lossless WebP, pixels repeated `scale` times."""
+    frames = [Image.fromarray(frame) for frame in quantize(video).numpy()]
+    size = (frames[0].width * scale, frames[0].height * scale)
+    frames = [frame.resize(size, Image.Resampling.NEAREST) for frame in frames]
+    sink = io.BytesIO()
+    frames[0].save(
+        sink,
+        "WEBP",
+        save_all=True,
+        append_images=frames[1:],
+        duration=round(1000 / fps),
+        loop=0,
+        lossless=True,
+    )
+    return sink.getvalue()
+
+
+def _read_animation(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        frames = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)]
+    return np.stack(frames)
+
+
+def _read_stream(path: Path) -> np.ndarray:
+    import decord
+
+    try:
+        reader = decord.VideoReader(str(path), ctx=decord.cpu(0))
+        return reader.get_batch(range(len(reader))).asnumpy()
+    except decord.DECORDError as error:
+        if "size must exactly match" not in str(error):
+            raise
+    return _read_narrow(path)
+
+
+def _read_narrow(path: Path) -> np.ndarray:
+    """decord cannot copy frames narrower than its rows are aligned; ffmpeg itself can."""
+    import imageio_ffmpeg
+
+    frames = imageio_ffmpeg.read_frames(str(path))
+    width, height = next(frames)["size"]
+    return np.stack([np.frombuffer(f, np.uint8).reshape(height, width, 3) for f in frames])

@@ -1,0 +1,96 @@
+"""Statistics of an evaluation: intervals, pass@k, calibration. NaN says that nothing was measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def bootstrap_ci(
+    values: Sequence[float],
+    *,
+    groups: Sequence[int] | None = None,
+    resamples: int = 10_000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """Mean and percentile interval from resampling whole groups (prompts) with replacement.
+
+    Samples of one prompt move together, so they stay together; without groups each value is its
+    own. NaN values are left out; with nothing left all three numbers are NaN.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    labels = np.arange(len(array)) if groups is None else np.asarray(groups)
+    if len(labels) != len(array):
+        raise ValueError(f"{len(array)} values but {len(labels)} group labels")
+    known = np.isfinite(array)
+    if not known.any():
+        return math.nan, math.nan, math.nan
+    array, labels = array[known], np.unique(labels[known], return_inverse=True)[1]
+    sums = np.bincount(labels, weights=array)
+    counts = np.bincount(labels).astype(np.float64)
+    drawn = np.random.default_rng(seed).integers(len(sums), size=(resamples, len(sums)))
+    means = sums[drawn].sum(1) / counts[drawn].sum(1)
+    tail = (1 - level) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return float(array.mean()), float(low), float(high)
+
+
+def paired_difference(
+    before: Sequence[float], after: Sequence[float], *, groups: Sequence[int] | None = None
+) -> tuple[float, float, float]:
+    """Mean of after - before and its bootstrap interval, on the same prompts and seeds."""
+    if len(before) != len(after):
+        raise ValueError(f"{len(before)} values before, {len(after)} after: not pairs")
+    differences = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
+    return bootstrap_ci(differences.tolist(), groups=groups)
+
+
+def wilson_interval(
+    successes: int, count: int, *, z: float = 1.959963984540054
+) -> tuple[float, float]:
+    """Interval of a proportion (Wilson, 1927)."""
+    if not 0 <= successes <= count or count == 0:
+        raise ValueError(f"need 0 <= successes <= count > 0, got {successes} of {count}")
+    share = successes / count
+    center = share + z**2 / (2 * count)
+    half = z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return (center - half) / (1 + z**2 / count), (center + half) / (1 + z**2 / count)
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """1 - C(n - c, k) / C(n, k): chance that k of n samples hold one of c right ones.
+
+    The unbiased estimator of arXiv:2107.03374, eq. 1.
+    """
+    if not (0 <= c <= n and 1 <= k <= n):
+        raise ValueError(f"need 0 <= c <= n and 1 <= k <= n, got n={n}, c={c}, k={k}")
+    if n - c < k:
+        return 1.0
+    return 1.0 - math.prod(1.0 - k / i for i in range(n - c + 1, n + 1))
+
+
+def expected_calibration_error(
+    confidence: Sequence[float], correct: Sequence[float], *, bins: int = 10
+) -> float:
+    """sum_b n_b / n |accuracy_b - confidence_b| over bins (b / B, (b + 1) / B], 0 in the first.
+
+    arXiv:1706.04599, eq. 3.
+    """
+    p, hit = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
+    if len(p) == 0 or len(p) != len(hit):
+        raise ValueError(f"need as many outcomes as confidences, got {len(hit)} and {len(p)}")
+    if ((p < 0) | (p > 1)).any():
+        raise ValueError("a confidence lies outside [0, 1]")
+    edges = np.arange(1, bins) / bins
+    index = np.searchsorted(edges, p, side="left")
+    gaps = np.bincount(index, weights=p - hit, minlength=bins)
+    return float(np.abs(gaps).sum() / len(p))
+
+
+def brier_score(confidence: Sequence[float], correct: Sequence[float]) -> float:
+    """mean (p - outcome)^2."""
+    p, hit = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
+    return float(np.square(p - hit).mean())

@@ -1,0 +1,184 @@
+"""A vision-language model as a policy: every generated token is an action.
+
+All answers to a prompt share its picture and question, so vision tower and prompt run once per
+prompt, in rollout and in replay, and the group's answers run off copies of the same keys and
+values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from mmrl.models.qwen_vl import QwenVlModel, VlmInputs
+from mmrl.ops.categorical import inverse_cdf, token_log_probs
+from mmrl.ops.weights import per_decision, per_sequence
+from mmrl.types import Actions, ActionStats, Prompt, Rollout, TextSample
+
+Draw = Callable[[Float[Tensor, "B V"]], tuple[Int[Tensor, " B"], Float[Tensor, " B"]]]
+
+
+@dataclass(frozen=True)
+class TokenReplay:
+    """Prompts once each, and their answers, group-major."""
+
+    prompts: Sequence[VlmInputs]
+    ids: Int[Tensor, "B T"]
+    group_size: int
+
+    def rows(self, part: slice) -> TokenReplay:
+        """Whole groups only."""
+        start, stop, _ = part.indices(len(self.ids))
+        size = self.group_size
+        assert start % size == 0 and stop % size == 0, "a cut inside a group"
+        return TokenReplay(self.prompts[start // size : stop // size], self.ids[part], size)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Generated tokens, right-padded."""
+
+    ids: Int[Tensor, "B T"]
+    log_probs: Float[Tensor, "B T"]
+    mask: Float[Tensor, "B T"]
+    """1 up to and with the end token."""
+
+
+@dataclass
+class VlmPolicy:
+    """Rollout and replay of a VLM with a shared prefix."""
+
+    model: QwenVlModel
+    max_new_tokens: int
+    rows: int
+    """Samples of one forward pass; a multiple of the group size."""
+    temperature: float = 1.0
+    prompt_template: str = "{question}"
+    weighting: Literal["sequence", "decision"] = "sequence"
+    """Whether every answer counts alike in the loss (GRPO) or every token (DAPO)."""
+    module: nn.Module = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.module = self.model.module
+
+    def to(self, device: torch.device) -> None:
+        """Move the model."""
+        self.module.to(device)
+
+    @torch.no_grad()
+    def rollout(self, prompts: Sequence[Prompt], group_size: int, seeds: Sequence[int]) -> Rollout:
+        """G sampled answers per prompt; a prompt's noise comes from its own seed alone."""
+        inputs = self.model.inputs(prompts, self.prompt_template)
+        per_pass = max(1, self.rows // group_size)
+        parts = []
+        for start in range(0, len(prompts), per_pass):
+            part = slice(start, start + per_pass)
+            draw = _sampler(seeds[part], group_size, self.temperature)
+            parts.append(self._generate(inputs[part], group_size, draw))
+        answers = _join(parts)
+        weigh = per_sequence if self.weighting == "sequence" else per_decision
+        count = len(answers.ids) if self.weighting == "sequence" else answers.mask.sum().item()
+        return Rollout(
+            samples=self._samples([p for p in prompts for _ in range(group_size)], answers),
+            group_size=group_size,
+            behavior={"token": ActionStats(answers.log_probs)},
+            weights={"token": weigh(answers.mask)},
+            counts={"token": float(count)},
+            replay=TokenReplay(inputs, answers.ids, group_size),
+        )
+
+    def evaluate(self, batch: Rollout) -> Actions:
+        """Log-probs of every answer token at the sampling temperature, teacher-forced."""
+        replay = batch.replay
+        assert isinstance(replay, TokenReplay)
+        found = self.answer_log_probs(replay.prompts, replay.ids, replay.group_size)
+        live = batch.weights["token"].to(found.device) != 0
+        return {"token": ActionStats(torch.where(live, found, 0.0))}
+
+    def answer_log_probs(
+        self, prompts: Sequence[VlmInputs], ids: Int[Tensor, "B T"], group_size: int
+    ) -> Float[Tensor, "B T"]:
+        """log p(token | picture, question, earlier tokens), the prefix computed once per prompt."""
+        prefix = self.model.prefix(prompts).repeat(group_size)
+        ids = ids.to(self.model.device)
+        hidden = prefix.last_hidden[:, None]
+        if ids.shape[1] > 1:
+            hidden = torch.cat([hidden, self.model.advance(prefix, ids[:, :-1], 0)], dim=1)
+        found = token_log_probs(
+            hidden.flatten(0, 1), self.model.head, ids.flatten(), temperature=self.temperature
+        )
+        return found.view(ids.shape)
+
+    @torch.no_grad()
+    def sample(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[TextSample]:
+        """One greedy answer per prompt; seeds play no part."""
+        samples = []
+        for start in range(0, len(prompts), self.rows):
+            part = prompts[start : start + self.rows]
+            inputs = self.model.inputs(part, self.prompt_template)
+            samples += self._samples(part, self._generate(inputs, 1, _greedy))
+        return samples
+
+    def save_pretrained(self, folder: Path) -> None:
+        """A transformers folder with its processor, or a PEFT adapter folder."""
+        self.model.save_pretrained(folder)
+
+    def _generate(self, inputs: Sequence[VlmInputs], group_size: int, draw: Draw) -> Answers:
+        prefix = self.model.prefix(inputs).repeat(group_size)
+        hidden = prefix.last_hidden
+        end, padding = self.model.tokenizer.eos_token_id, self.model.tokenizer.pad_token_id
+        open_rows = torch.ones(len(hidden), dtype=torch.bool, device=hidden.device)
+        ids, log_probs, masks = [], [], []
+        for step in range(self.max_new_tokens):
+            chosen, found = draw(hidden @ self.model.head.T)
+            masks.append(open_rows.float())
+            ids.append(torch.where(open_rows, chosen, padding))
+            log_probs.append(torch.where(open_rows, found, 0.0))
+            open_rows = open_rows & (chosen != end)
+            if step + 1 == self.max_new_tokens or not bool(open_rows.any()):
+                break
+            hidden = self.model.advance(prefix, ids[-1][:, None], step)[:, 0]
+        return Answers(torch.stack(ids, 1), torch.stack(log_probs, 1), torch.stack(masks, 1))
+
+    def _samples(self, prompts: Sequence[Prompt], answers: Answers) -> list[TextSample]:
+        tokenizer, end = self.model.tokenizer, self.model.tokenizer.eos_token_id
+        samples = []
+        for prompt, ids, mask in zip(prompts, answers.ids, answers.mask, strict=True):
+            written = ids[mask > 0].tolist()
+            finished = bool(written) and written[-1] == end
+            text = tokenizer.decode(written[:-1] if finished else written)
+            samples.append(TextSample(prompt, text, len(written), finished))
+        return samples
+
+
+def _sampler(seeds: Sequence[int], group_size: int, temperature: float) -> Draw:
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def draw(logits: Float[Tensor, "B V"]) -> tuple[Int[Tensor, " B"], Float[Tensor, " B"]]:
+        uniform = [torch.rand(group_size, generator=g, dtype=torch.float64) for g in generators]
+        return inverse_cdf(logits / temperature, torch.cat(uniform).to(logits.device))
+
+    return draw
+
+
+def _greedy(logits: Float[Tensor, "B V"]) -> tuple[Int[Tensor, " B"], Float[Tensor, " B"]]:
+    best = logits.float().log_softmax(-1).max(-1)
+    return best.indices, best.values
+
+
+def _join(parts: Sequence[Answers]) -> Answers:
+    """Rows of several passes, padded to the longest answer."""
+    width = max(part.ids.shape[1] for part in parts)
+    fields = ("ids", "log_probs", "mask")
+    joined = (
+        torch.cat([pad(getattr(p, name), (0, width - p.ids.shape[1])) for p in parts])
+        for name in fields
+    )
+    return Answers(*joined)
