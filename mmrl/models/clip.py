@@ -78,7 +78,13 @@ def _load_open_clip(folder: Path) -> ClipModel:
     name = f"local-dir:{folder}"
     model, _, preprocess = open_clip.create_model_and_transforms(name)
     model.eval()
-    tokenizer = open_clip.get_tokenizer(name)
+    length = model.context_length
+    if (folder / "tokenizer.json").is_file():
+        tokenizer = open_clip.tokenizer.HFTokenizer(
+            str(folder), context_length=length, clean="whitespace"
+        )
+    else:
+        tokenizer = open_clip.SimpleTokenizer(context_length=length)
 
     def embed_images(frames: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, "N D"]:
         arrays = rearrange(frames, "n c h w -> n h w c").numpy()
