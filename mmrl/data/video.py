@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ def uniform_indices(num_frames: int, count: int) -> list[int]:
     if num_frames <= count:
         return list(range(num_frames))
     edges = [index * num_frames // count for index in range(count + 1)]
-    return [(low + high - 1) // 2 for low, high in zip(edges[:-1], edges[1:], strict=True)]
+    return [(low + high - 1) // 2 for low, high in pairwise(edges)]
 
 
 def quantize(video: Float[Tensor, "F 3 H W"]) -> UInt8[Tensor, "F H W 3"]:
@@ -33,10 +34,11 @@ def quantize(video: Float[Tensor, "F 3 H W"]) -> UInt8[Tensor, "F H W 3"]:
     return rearrange(levels, "f c h w -> f h w c")
 
 
-def read_video(path: Path) -> Float[Tensor, "F 3 H W"]:
-    """All frames of a file; DataError names the file that cannot be decoded."""
+def read_video(path: Path, count: int | None = None) -> Float[Tensor, "F 3 H W"]:
+    """All frames of a file, or `count` spread evenly; DataError names a file that cannot be read."""
+    read = _read_animation if path.suffix.lower() in ANIMATED else _read_stream
     try:
-        frames = _read_animation(path) if path.suffix.lower() in ANIMATED else _read_stream(path)
+        frames = read(path, count)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(f"video {path} cannot be read: {reason}") from error
@@ -46,14 +48,19 @@ def read_video(path: Path) -> Float[Tensor, "F 3 H W"]:
 
 
 def write_mp4(path: Path, video: Float[Tensor, "F 3 H W"], fps: float) -> None:
-    """H.264 in the 4:2:0 layout every player reads; ValueError for odd sides, which it cannot hold."""
+    """H.264 in the 4:2:0 layout every player reads, which needs even sides: else ValueError."""
     import imageio_ffmpeg
 
     _, _, height, width = video.shape
     if height % 2 or width % 2:
         raise ValueError(f"sides must be even for H.264 4:2:0, got {height}x{width}")
     writer = imageio_ffmpeg.write_frames(
-        str(path), (width, height), fps=fps, codec="libx264", quality=9, macro_block_size=2
+        str(path),
+        (width, height),
+        fps=fps,  # pyright: ignore[reportArgumentType]
+        codec="libx264",
+        quality=9,
+        macro_block_size=2,
     )
     writer.send(None)
     for frame in quantize(video).numpy():
@@ -61,11 +68,21 @@ def write_mp4(path: Path, video: Float[Tensor, "F 3 H W"], fps: float) -> None:
     writer.close()
 
 
-def encode_webp(video: Float[Tensor, "F 3 H W"], *, fps: float, scale: int = 1) -> bytes:
-    """A looping lossless WebP, pixels repeated `scale` times."""
+def encode_webp(
+    video: Float[Tensor, "F 3 H W"], *, fps: float, scale: int = 1, max_side: int = 320
+) -> bytes:
+    """A looping lossless WebP, pixels repeated `scale` times.
+
+    Where that would pass `max_side`, frames keep or shrink to that side: a page stays light.
+    """
     frames = [Image.fromarray(frame) for frame in quantize(video).numpy()]
-    size = (frames[0].width * scale, frames[0].height * scale)
-    frames = [frame.resize(size, Image.Resampling.NEAREST) for frame in frames]
+    longest = max(frames[0].size)
+    if longest * scale <= max_side:
+        size = (frames[0].width * scale, frames[0].height * scale)
+        frames = [frame.resize(size, Image.Resampling.NEAREST) for frame in frames]
+    elif longest > max_side:
+        size = tuple(max(1, round(side * max_side / longest)) for side in frames[0].size)
+        frames = [frame.resize(size, Image.Resampling.BOX) for frame in frames]
     sink = io.BytesIO()
     frames[0].save(
         sink,
@@ -79,22 +96,27 @@ def encode_webp(video: Float[Tensor, "F 3 H W"], *, fps: float, scale: int = 1) 
     return sink.getvalue()
 
 
-def _read_animation(path: Path) -> np.ndarray:
+def _pick(num_frames: int, count: int | None) -> list[int]:
+    return list(range(num_frames)) if count is None else uniform_indices(num_frames, count)
+
+
+def _read_animation(path: Path, count: int | None) -> np.ndarray:
     with Image.open(path) as image:
         frames = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)]
-    return np.stack(frames)
+    return np.stack(frames)[_pick(len(frames), count)]
 
 
-def _read_stream(path: Path) -> np.ndarray:
+def _read_stream(path: Path, count: int | None) -> np.ndarray:
     import decord
 
     try:
         reader = decord.VideoReader(str(path), ctx=decord.cpu(0))
-        return reader.get_batch(range(len(reader))).asnumpy()
+        return reader.get_batch(_pick(len(reader), count)).asnumpy()
     except decord.DECORDError as error:
         if "size must exactly match" not in str(error):
             raise
-    return _read_narrow(path)
+    frames = _read_narrow(path)
+    return frames[_pick(len(frames), count)]
 
 
 def _read_narrow(path: Path) -> np.ndarray:

@@ -11,10 +11,20 @@ from typing import Any
 
 from PIL import Image
 
+from mmrl.config import UserError
 from mmrl.data.answers import answer_block
+from mmrl.report.changes import number
 
 MAX_SIDE = 224
-MIME = {".webp": "image/webp", ".png": "image/png", ".gif": "image/gif", ".jpg": "image/jpeg"}
+MIME = {
+    ".webp": "image/webp",
+    ".png": "image/png",
+    ".gif": "image/gif",
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+}
+STILL = (".png", ".jpg", ".jpeg")
+WHEN = ("before", "after")
 
 
 def gallery_html(run: Path) -> str:
@@ -28,56 +38,79 @@ def gallery_html(run: Path) -> str:
 
 
 def data_uri(path: Path) -> str:
-    """A picture file as a data: address; large still pictures are made smaller first."""
-    content, kind = path.read_bytes(), MIME[path.suffix.lower()]
-    if path.suffix.lower() in (".png", ".jpg"):
-        with Image.open(path) as image:
-            if max(image.size) > MAX_SIDE:
-                image.thumbnail((MAX_SIDE, MAX_SIDE))
-                sink = io.BytesIO()
-                image.convert("RGB").save(sink, "PNG", optimize=True)
-                content, kind = sink.getvalue(), "image/png"
+    """A picture file as a data: address; large still pictures are made smaller first.
+
+    UserError where the file is missing or of a kind no browser shows.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in MIME or not path.is_file():
+        raise UserError(f"{path}: expected a picture file ({', '.join(MIME)}); is it missing?")
+    content, kind = path.read_bytes(), MIME[suffix]
+    if suffix in STILL:
+        content, kind = _shrink(content, kind)
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
+def _shrink(content: bytes, kind: str) -> tuple[bytes, str]:
+    with Image.open(io.BytesIO(content)) as image:
+        if max(image.size) <= MAX_SIDE:
+            return content, kind
+        small = image.convert("RGB")
+    small.thumbnail((MAX_SIDE, MAX_SIDE))
+    sink = io.BytesIO()
+    small.save(sink, "PNG", optimize=True)
+    return sink.getvalue(), "image/png"
+
+
 def _card(folder: Path, entry: dict[str, Any]) -> str:
-    shown = _videos(folder, entry) if entry.get("kind") == "video" else _answers(folder, entry)
-    return f'<article class="card"><p class="prompt">{escape(entry["prompt"])}</p>{shown}</article>'
+    if entry.get("kind") == "video":
+        return (
+            f'<article class="card"><p class="prompt">{escape(entry["prompt"])}</p>'
+            f'{_videos(folder, entry)}<p class="quiet">same seed, {entry.get("seed", "?")}</p>'
+            "</article>"
+        )
+    return f'<article class="card wide">{_answers(folder, entry)}</article>'
 
 
 def _videos(folder: Path, entry: dict[str, Any]) -> str:
     halves = []
-    for when in ("before", "after"):
-        if when not in entry:
+    for when in WHEN:
+        if not entry.get(when):
             continue
-        label = f"{when}: {entry['prompt']}"
-        image = f'<img alt="{escape(label, quote=True)}" src="{data_uri(folder / entry[when])}">'
-        halves.append(f"<div>{image}<small>{when}{_score(entry, when)}</small></div>")
+        label = escape(f"{when} training: {entry['prompt']}", quote=True)
+        image = f'<img alt="{label}" src="{data_uri(folder / entry[when])}">'
+        halves.append(f'<div>{image}<p class="quiet">{when}{_score(entry, when)}</p></div>')
     return f'<div class="pair">{"".join(halves)}</div>'
 
 
 def _answers(folder: Path, entry: dict[str, Any]) -> str:
-    parts = []
-    if "image" in entry:
+    picture = ""
+    if entry.get("image"):
         uri = data_uri(folder / entry["image"])
-        parts.append(f'<img class="still" alt="{escape(entry["prompt"], quote=True)}" src="{uri}">')
-    for when in ("before", "after"):
-        if when in entry:
-            parts.append(
-                f"<p><small>{when} {_mark(entry, when)}</small><br>{escape(entry[when])}</p>"
-            )
+        picture = f'<img class="still" alt="the picture the prompt asks about" src="{uri}">'
+    parts = [f'<p class="prompt">{escape(entry["prompt"])}</p>']
     if entry.get("answer") is not None:
-        parts.append(f"<p><small>reference</small> {escape(str(entry['answer']))}</p>")
-    return "".join(parts)
+        parts.append(f'<p class="quiet">reference <b>{escape(str(entry["answer"]))}</b></p>')
+    for when in WHEN:
+        if entry.get(when) is not None:
+            head = f"{when}{_score(entry, when)} {_mark(entry, when)}"
+            parts.append(
+                f'<p class="quiet">{head}</p><blockquote>{escape(entry[when])}</blockquote>'
+            )
+    return f"{picture}<div>{''.join(parts)}</div>"
 
 
 def _mark(entry: dict[str, Any], when: str) -> str:
+    """Right or wrong as the accuracy reward says; without one, as the answer block says."""
     if entry.get("answer") is None:
         return ""
-    right = answer_block(entry[when]) == str(entry["answer"])
-    return '<b class="right">right</b>' if right else '<b class="wrong">wrong</b>'
+    accuracy = (entry.get(f"scores_{when}") or {}).get("accuracy")
+    same = answer_block(entry[when]) == str(entry["answer"])
+    right = same if accuracy is None else accuracy >= 0.5
+    word = "\u2713 right" if right else "\u2717 wrong"
+    return f'<b class="{"right" if right else "wrong"}">{word}</b>'
 
 
 def _score(entry: dict[str, Any], when: str) -> str:
-    value = entry.get(f"scores_{when}", {}).get("reward")
-    return f" &middot; reward {value:.2f}" if value is not None else ""
+    value = (entry.get(f"scores_{when}") or {}).get("reward")
+    return f" \u00b7 reward {number(value)}" if value is not None else ""

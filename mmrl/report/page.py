@@ -1,199 +1,220 @@
-"""One page about one run or several: curves, intervals, gallery, config. It needs no network."""
+"""One page about one run or several: what changed, samples, curves, config. It needs no network."""
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
-from mmrl.config import UserError
+from mmrl.report.changes import Change, changes, level, number, signed
+from mmrl.report.curves import band_words, machine_curves, reward_curves, trust_region_curves
 from mmrl.report.gallery import gallery_html
-from mmrl.report.plots import Series, interval_plot, line_plot
+from mmrl.report.plots import interval_plot
+from mmrl.report.run import RunData, find_runs, read_run
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """The page may show pictures it carries and nothing else: no script, no request."""
-
-
-@dataclass(frozen=True)
-class RunData:
-    """What a run folder holds, read once."""
-
-    folder: Path
-    steps: list[dict[str, Any]]
-    evaluation: dict[str, Any]
-    config: str
-    versions: dict[str, str]
-
-    @property
-    def name(self) -> str:
-        """The pipeline's name, or the folder's."""
-        first = self.config.split("\n", 1)[0]
-        return first.removeprefix("pipeline: ") if first.startswith("pipeline:") else self.folder.name
+CLASSES = {"rose": "rose", "fell": "fell", "no clear change": "quiet"}
 
 
 def write_report(folder: Path, page: Path) -> None:
-    """Write the page of a run folder, or of every run folder inside `folder`.
+    """Write the page of a run folder, or of every run folder directly inside `folder`.
 
-    UserError where there is no run.
+    UserError where there is no run, or a run without one finished step.
     """
     runs = [read_run(path) for path in find_runs(folder)]
-    title = " and ".join(run.name for run in runs)
-    body = [f"<h1>{escape(title)}</h1>", *(_lead(run) for run in runs)]
-    body += [_section(run) for run in runs]
+    page.write_text(report_html(runs), encoding="utf-8")
+
+
+def report_html(runs: Sequence[RunData]) -> str:
+    """The whole page as text."""
+    found = [changes(run) for run in runs]
+    headline = headline_text(runs, found)
+    pairs = list(zip(runs, found, strict=True))
+    cards = "".join(_card(run, rows) for run, rows in pairs)
+    body = [
+        f'<header><p class="eyebrow">mmrl report</p><h1>{escape(headline)}</h1></header>',
+        f'<div class="cards">{cards}</div>',
+        _caution(runs, found),
+        *(_section(run, rows) for run, rows in pairs),
+    ]
     style = files("mmrl.report").joinpath("style.css").read_text("utf-8")
-    page.write_text(
+    return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        f"<title>{escape(title)}: report</title><style>{style}</style></head>"
-        f"<body>{''.join(body)}</body></html>",
-        encoding="utf-8",
+        f"<title>{escape(headline)}</title><style>{style}</style></head>"
+        f"<body><main>{''.join(body)}</main></body></html>\n"
     )
 
 
-def find_runs(folder: Path) -> list[Path]:
-    """`folder` itself where it is a run, else the runs directly inside it."""
-    if (folder / "metrics.jsonl").is_file():
-        return [folder]
-    inside = sorted(path.parent for path in folder.glob("*/metrics.jsonl"))
-    if not inside:
-        raise UserError(f"{folder}: no metrics.jsonl here or one folder below; train a run first")
-    return inside
+def headline_text(runs: Sequence[RunData], found: Sequence[Sequence[Change]]) -> str:
+    """One sentence: what the trained reward did on held-out prompts."""
+    measured = [(run, rows[0]) for run, rows in zip(runs, found, strict=True) if rows]
+    if not measured:
+        names = ", ".join(run.name for run in runs)
+        return f"{names}: {sum(len(run.steps) for run in runs)} training steps"
+    if len(measured) == 1:
+        run, row = measured[0]
+        moved = f"{number(row.before.mean)} to {number(row.after.mean)}"
+        if row.verdict == "no clear change":
+            return f"{run.name}: no clear change of held-out {row.name} ({moved})"
+        return f"{run.name}: held-out {row.name} {row.verdict} from {moved}"
+    rose = sum(row.verdict == "rose" for _, row in measured)
+    return f"Held-out reward rose in {rose} of {len(measured)} runs"
 
 
-def read_run(folder: Path) -> RunData:
-    """The run's files; UserError where no step was finished."""
-    lines = (folder / "metrics.jsonl").read_text("utf-8").splitlines()
-    steps = [json.loads(line) for line in lines if line.strip()]
-    if not steps:
-        raise UserError(f"{folder}/metrics.jsonl is empty: no step was finished")
-    return RunData(
-        folder,
-        steps,
-        json.loads(_text(folder / "evaluation.json") or "{}"),
-        _text(folder / "config.yaml"),
-        json.loads(_text(folder / "versions.json") or "{}"),
+def _card(run: RunData, rows: Sequence[Change]) -> str:
+    shown = _measured(run, rows) if rows else _unmeasured(run)
+    return (
+        f'<a class="result" href="#{escape(run.name, quote=True)}">'
+        f'<p class="eyebrow">{escape(_label(run))}</p>{shown}'
+        f'<p class="quiet">{_effort(run)}</p></a>'
     )
 
 
-def _lead(run: RunData) -> str:
-    before, after = run.evaluation.get("before"), run.evaluation.get("after")
-    if not before or not after:
-        return f'<p class="lead"><b>{escape(run.name)}</b>: {len(run.steps)} steps.</p>'
-    names = [run.evaluation.get("trained", "reward")]
-    names += [name for name in ("accuracy",) if name in after]
-    told = []
-    for name in names:
-        was, now = before[name], after[name]
-        apart = was["high"] < now["low"] or now["high"] < was["low"]
-        words = "intervals apart" if apart else "intervals overlap"
-        told.append(
-            f"held-out {escape(name)} went from {_interval(was)} to {_interval(now)} "
-            f"(n = {now['n']}, {words})"
-        )
-    return f'<p class="lead"><b>{escape(run.name)}</b>: {"; ".join(told)}.</p>'
-
-
-def _section(run: RunData) -> str:
-    plots = [plot for plot in _plots(run) if plot]
-    parts = [f"<h2>{escape(run.name)}</h2>", f'<div class="plots">{"".join(plots)}</div>']
-    if run.evaluation.get("before"):
-        parts.append(f"<h3>Held-out metrics</h3>{_table(run)}")
-    shown = gallery_html(run.folder)
-    if shown:
-        parts.append(f"<h3>Held-out samples before and after</h3>{shown}")
-    parts.append(_failures(run))
-    parts.append(_details("Resolved config", run.config))
-    known = "\n".join(f"{name} {version}" for name, version in run.versions.items())
-    parts.append(_details("Versions", known))
+def _measured(run: RunData, rows: Sequence[Change]) -> str:
+    main, others = rows[0], rows[1:]
+    parts = [
+        f'<p class="big">{number(main.before.mean)} <span class="arrow">\u2192</span> '
+        f"{number(main.after.mean)}</p>",
+        f"<p>held-out {escape(main.name)} {_verdict(main)}",
+        f" by {signed(main.difference)}" if main.difference else "",
+        f'<br><span class="quiet">{level(run)} interval, n = {main.n}</span></p>',
+    ]
+    for role, watched in (("trained", False), ("watched, not trained", True)):
+        told = [row for row in others if row.watched == watched]
+        if told:
+            items = "".join(
+                f"<li>{escape(row.name)} {number(row.before.mean)} \u2192 "
+                f"{number(row.after.mean)} {_verdict(row)}</li>"
+                for row in told
+            )
+            parts.append(f'<p class="role">{role}</p><ul>{items}</ul>')
     return "".join(parts)
 
 
-def _plots(run: RunData) -> list[str]:
-    names = _keys(run, "rewards/", "/mean")
-    rewards = [_series(run, f"rewards/{n}/mean", n, f"rewards/{n}/std") for n in names]
-    kls = [_series(run, key, key.removeprefix("kl/")) for key in _keys(run, "kl/")]
-    strength = [
-        _series(run, key, key.removeprefix("coefficient/")) for key in _keys(run, "coefficient/")
+def _unmeasured(run: RunData) -> str:
+    values = [value for value in run.column("reward/mean") if value is not None]
+    if not values:
+        return "<p>No step has a reward: see the failures below.</p>"
+    size = max(1, len(values) // 10)
+    first, last = sum(values[:size]) / size, sum(values[-size:]) / size
+    return (
+        f'<p class="big">{number(first)} <span class="arrow">\u2192</span> {number(last)}</p>'
+        f"<p>training reward, mean of the first and of the last {size} "
+        f"step{'s' if size > 1 else ''}<br>"
+        '<span class="quiet">Not a held-out comparison: this run has no evaluation before and '
+        "after.</span></p>"
+    )
+
+
+def _caution(runs: Sequence[RunData], found: Sequence[Sequence[Change]]) -> str:
+    if not any(found):
+        return ""
+    return (
+        '<p class="caution">Before and after use the same held-out prompts and seeds. '
+        f"The {level(runs[0])} intervals come from resampling prompts; a change is called so only "
+        "where its interval leaves out 0. They do not cover the chance of training itself: "
+        "each run is one seed.</p>"
+    )
+
+
+def _section(run: RunData, rows: Sequence[Change]) -> str:
+    parts = [f'<section id="{escape(run.name, quote=True)}"><h2>{escape(_label(run))}</h2>']
+    if rows:
+        plots = _grid([_intervals(run, row) for row in rows], "small")
+        parts.append(f"<h3>Held-out metrics</h3>{_table(run, rows)}{plots}")
+    shown = gallery_html(run.folder)
+    if shown:
+        why = (
+            "Held-out prompts, evenly spaced through the evaluation; none was picked by its score."
+        )
+        parts.append(f'<h3>Samples before and after</h3><p class="quiet">{why}</p>{shown}')
+    parts.append(f'<h3>Rewards during training</h3><p class="quiet">{band_words(run)}</p>')
+    parts.append(_grid(reward_curves(run)))
+    trust = trust_region_curves(run)
+    if trust:
+        parts.append(f"<h3>Trust region</h3>{_grid(trust)}")
+    parts.append(f"<h3>Failures</h3>{_failures(run)}")
+    machine = machine_curves(run)
+    if machine:
+        parts.append(_details("Optimizer and time", _grid(machine)))
+    if run.config_text:
+        parts.append(_details("Resolved config", f"<pre>{escape(run.config_text)}</pre>"))
+    if run.versions:
+        told = "\n".join(f"{name} {version}" for name, version in run.versions.items())
+        parts.append(_details("Versions", f"<pre>{escape(told)}</pre>"))
+    return "".join([*parts, "</section>"])
+
+
+def _table(run: RunData, rows: Sequence[Change]) -> str:
+    head = "".join(
+        f'<th scope="col"{mark}>{name}</th>'
+        for name, mark in [
+            ("metric", ""),
+            ("role", ""),
+            *((name, ' class="number"') for name in ("before", "after", "change", "n")),
+            ("", ""),
+        ]
+    )
+    body = "".join(
+        f'<tr><th scope="row">{escape(row.name)}</th>'
+        f"<td>{'watched' if row.watched else 'trained'}</td>"
+        f'<td class="number">{row.before}</td><td class="number">{row.after}</td>'
+        f'<td class="number">{signed(row.difference) if row.difference else ""}</td>'
+        f'<td class="number">{row.n}</td><td>{_verdict(row)}</td></tr>'
+        for row in rows
+    )
+    note = f"Means with {level(run)} intervals."
+    return (
+        f'<div class="scroll"><table><caption>{note}</caption><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _intervals(run: RunData, row: Change) -> str:
+    rows = [
+        ("before", row.before.mean, row.before.low, row.before.high),
+        ("after", row.after.mean, row.after.low, row.after.high),
     ]
-    return [
-        line_plot("Trained reward, mean and spread", [_series(run, "reward/mean", "reward", "reward/std")]),
-        *(line_plot(f"{one.name}, mean and spread", [one]) for one in rewards),
-        line_plot("KL to each anchor", kls),
-        line_plot("KL coefficient", strength),
-        line_plot("Clipped share of decisions", [_series(run, "clip_fraction", "clipped")]),
-        line_plot("Gradient norm", [_series(run, "grad_norm", "norm")]),
-        *_interval_plots(run),
-    ]
-
-
-def _interval_plots(run: RunData) -> list[str]:
-    found = run.evaluation
-    if not found.get("before") or not found.get("after"):
-        return []
-    name = found.get("trained", "reward")
-    rows = [(when, *_three(found[when][name])) for when in ("before", "after")]
-    return [interval_plot(f"Held-out {name}, 95 % interval", rows)]
-
-
-def _table(run: RunData) -> str:
-    before, after = run.evaluation["before"], run.evaluation.get("after", {})
-    watched = set(run.evaluation.get("watched", ()))
-    rows = []
-    for name in sorted(before, key=lambda n: (n != "reward", n in watched, n)):
-        role = "watched" if name in watched else "trained"
-        cells = [f"<td>{escape(name)}</td><td>{role}</td>"]
-        for found in (before.get(name), after.get(name)):
-            cells.append(f'<td class="number">{_interval(found) if found else ""}</td>')
-        cells.append(f'<td class="number">{(after.get(name) or before[name])["n"]}</td>')
-        rows.append(f"<tr>{''.join(cells)}</tr>")
-    head = "<tr><th>metric</th><th>role</th><th>before</th><th>after</th><th>n</th></tr>"
-    return f'<div class="scroll"><table>{head}{"".join(rows)}</table></div>'
+    return interval_plot(row.name, rows, "watched only" if row.watched else "")
 
 
 def _failures(run: RunData) -> str:
     missing = {
-        key.split("/")[1]: sum(step.get(key) or 0 for step in run.steps)
-        for key in _keys(run, "reward/", "/missing")
+        key.removeprefix("reward/").removesuffix("/missing"): sum(
+            value or 0 for value in run.column(key)
+        )
+        for key in run.keys("reward/", "/missing")
     }
-    told = ", ".join(f"{escape(name)} {count:g}" for name, count in sorted(missing.items()))
-    return f'<p class="quiet">Samples that could not be scored: {told}.</p>' if told else ""
+    if not missing:
+        return '<p class="quiet">No reward recorded whether its samples could be scored.</p>'
+    failed = [f"{escape(name)} {count:g}" for name, count in sorted(missing.items()) if count]
+    if not failed:
+        return '<p class="quiet">Every reward could score every training sample.</p>'
+    return f"<p>Training samples that could not be scored: {', '.join(failed)}.</p>"
 
 
-def _series(run: RunData, key: str, name: str, spread: str | None = None) -> Series:
-    steps = [step["step"] for step in run.steps]
-    around = [step.get(spread) for step in run.steps] if spread else None
-    return Series(name, steps, [step.get(key) for step in run.steps], around)
+def _verdict(row: Change) -> str:
+    return f'<b class="{CLASSES[row.verdict]}">{row.verdict}</b>'
 
 
-def _keys(run: RunData, prefix: str, suffix: str = "") -> list[str]:
-    """Names of the metrics between prefix and suffix; whole keys where there is no suffix."""
-    found = {key for step in run.steps for key in step}
-    chosen = sorted(key for key in found if key.startswith(prefix) and key.endswith(suffix))
-    if suffix == "/mean":
-        return [key.removeprefix(prefix).removesuffix(suffix) for key in chosen]
-    return chosen
+def _label(run: RunData) -> str:
+    return f"{run.name} \u00b7 {run.pipeline}" if run.pipeline else run.name
 
 
-def _three(found: dict[str, Any]) -> tuple[float, float, float]:
-    values: Sequence[float | None] = (found["mean"], found["low"], found["high"])
-    mean, low, high = (math.nan if value is None else float(value) for value in values)
-    return mean, low, high
+def _effort(run: RunData) -> str:
+    minutes, seconds = divmod(round(run.seconds()), 60)
+    took = f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+    count = len(run.steps)
+    return f"{count} training step{'s' if count > 1 else ''}, {took}"
 
 
-def _interval(found: dict[str, Any]) -> str:
-    mean, low, high = _three(found)
-    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+def _grid(plots: Sequence[str], kind: str = "") -> str:
+    return f'<div class="plots {kind}">{"".join(plots)}</div>'
 
 
-def _details(title: str, text: str) -> str:
-    return f"<details><summary>{title}</summary><pre>{escape(text)}</pre></details>" if text else ""
-
-
-def _text(path: Path) -> str:
-    return path.read_text("utf-8") if path.is_file() else ""
+def _details(title: str, inner: str) -> str:
+    return f"<details><summary>{title}</summary>{inner}</details>"

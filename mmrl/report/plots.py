@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, HEIGHT = 460, 220
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 14, 34
+WIDTH, HEIGHT = 350, 214
+LEFT, RIGHT, TOP, BOTTOM = 50, 10, 12, 40
 PALETTE_SIZE = 6
-"""The page defines --series-0 .. --series-5."""
+"""The page defines --series-0 .. --series-5 (Okabe and Ito's colours)."""
+DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 2", "1 2")
+"""A second cue beside colour, so that lines differ in print and for every eye."""
+MAX_POINTS = 400
+MAX_HOVERS = 100
 
 
 @dataclass(frozen=True)
@@ -37,64 +41,95 @@ class Scale:
         return round(self.start + share * (self.end - self.start), 2)
 
 
-def line_plot(title: str, series: Sequence[Series]) -> str:
-    """Values over steps; a step without a value leaves a gap."""
-    points = [(s, v) for one in series for s, v in zip(one.steps, one.values, strict=True)]
-    known = [(s, v) for s, v in points if v is not None and math.isfinite(v)]
-    if not known:
+def line_plot(title: str, series: Sequence[Series], note: str = "") -> str:
+    """Values over steps as a figure; a step without a value leaves a gap. Empty without values."""
+    shown = [thin(one) for one in series]
+    shown = [one for one in shown if any(known(value) for value in one.values)]
+    if not shown:
         return ""
-    edges = [edge for one in series for edge in _edges(one)]
-    x = Scale(*_range([s for s, _ in known]), LEFT, WIDTH - RIGHT)
-    y = Scale(*_range(edges), HEIGHT - BOTTOM, TOP)
+    x = Scale(*_steps_range([s for one in shown for s in one.steps]), LEFT, WIDTH - RIGHT)
+    y = Scale(*_padded([e for one in shown for e in _edges(one)]), HEIGHT - BOTTOM, TOP)
     parts = [_axes(x, y)]
-    for index, one in enumerate(series):
-        parts.append(_band(one, x, y, index))
-        parts.append(_line(one, x, y, index))
-    return _figure(title, parts, [one.name for one in series])
+    parts += [_band(one, x, y, index) for index, one in enumerate(shown)]
+    parts += [_line(one, x, y, index) for index, one in enumerate(shown)]
+    parts.append(_hovers(shown, x))
+    legend = _legend([one.name for one in shown]) if len(shown) > 1 else ""
+    label = f"{title}: {'; '.join(_told(one) for one in shown)}"
+    return _figure(title, note, label, parts, HEIGHT, legend)
 
 
-def interval_plot(title: str, rows: Sequence[tuple[str, float, float, float]]) -> str:
-    """Means with intervals, one below the other: (name, mean, low, high)."""
-    known = [row for row in rows if all(math.isfinite(value) for value in row[1:])]
-    if not known:
+def interval_plot(
+    title: str, rows: Sequence[tuple[str, float, float, float]], note: str = ""
+) -> str:
+    """Means with whiskers, one below the other: (name, mean, low, high). Empty without numbers."""
+    rows = [row for row in rows if all(math.isfinite(value) for value in row[1:])]
+    if not rows:
         return ""
-    height = 30 + 34 * len(known)
-    x = Scale(*_range([value for row in known for value in row[1:]]), 110, WIDTH - 70)
-    parts = []
-    for index, (name, mean, low, high) in enumerate(known):
-        middle = 24 + 34 * index
-        colour = f"var(--series-{index % PALETTE_SIZE})"
-        parts += [
-            f'<text x="100" y="{middle + 4}" text-anchor="end">{escape(name)}</text>',
-            f'<line x1="{x(low)}" x2="{x(high)}" y1="{middle}" y2="{middle}" '
-            f'stroke="{colour}" stroke-width="3"/>',
-            f'<circle cx="{x(mean)}" cy="{middle}" r="5" fill="{colour}">'
-            f"<title>{mean:.4g} [{low:.4g}, {high:.4g}]</title></circle>",
-            f'<text x="{x(high) + 8}" y="{middle + 4}">{mean:.3g}</text>',
-        ]
-    return _wrap(title, parts, height)
+    bottom = 14 + 30 * len(rows)
+    x = Scale(*_padded([value for row in rows for value in row[1:]]), 60, WIDTH - 56)
+    parts = [
+        f'<line class="grid" x1="{x(v)}" x2="{x(v)}" y1="6" y2="{bottom}"/>'
+        f'<text x="{x(v)}" y="{bottom + 16}" text-anchor="middle">{v:g}</text>'
+        for v in ticks(x.low, x.high, 3)
+    ]
+    parts += [_whisker(row, x, 22 + 30 * index, index) for index, row in enumerate(rows)]
+    told = "; ".join(f"{name} {mean:.4g} [{low:.4g}, {high:.4g}]" for name, mean, low, high in rows)
+    return _figure(title, note, f"{title}: {told}", parts, bottom + 24, "")
 
 
-def ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """Round numbers (1, 2 or 5 times a power of ten) that cover the range."""
-    raw = (high - low) / count
+def ticks(low: float, high: float, count: int = 4, *, whole: bool = False) -> list[float]:
+    """Round numbers (1, 2 or 5 times a power of ten) inside the range; integers if `whole`."""
+    raw = max((high - low) / count, 1.0 if whole else 0.0)
     power = 10.0 ** math.floor(math.log10(raw))
-    step = next(power * m for m in (1, 2, 5, 10) if power * m >= raw)
+    step = next(power * m for m in (1, 2, 5, 10) if power * m >= raw * (1 - 1e-9))
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
-    return [round(index * step, 12) for index in range(first, last + 1)]
+    return [float(f"{index * step:.10g}") for index in range(first, last + 1)]
+
+
+def thin(one: Series, limit: int = MAX_POINTS) -> Series:
+    """Means over equal runs of steps where there are more than `limit` of them."""
+    size = -(-len(one.steps) // limit)
+    if size <= 1:
+        return one
+    parts = [slice(start, start + size) for start in range(0, len(one.steps), size)]
+    spread = None if one.spread is None else [_mean(one.spread[part]) for part in parts]
+    steps = [one.steps[part][-1] for part in parts]
+    return Series(one.name, steps, [_mean(one.values[part]) for part in parts], spread)
+
+
+def known(value: float | None) -> bool:
+    """Whether there is a finite number to draw."""
+    return value is not None and math.isfinite(value)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    found = [value for value in values if value is not None and math.isfinite(value)]
+    return sum(found) / len(found) if found else None
+
+
+def _rows(one: Series) -> list[tuple[float, float | None, float]]:
+    """(step, value or None, spread or 0) of every point."""
+    spread = one.spread or [None] * len(one.values)
+    return [
+        (s, v if known(v) else None, d if d is not None and math.isfinite(d) else 0.0)
+        for s, v, d in zip(one.steps, one.values, spread, strict=True)
+    ]
 
 
 def _edges(one: Series) -> list[float]:
-    spread = one.spread or [0.0] * len(one.values)
-    pairs = [(v, s or 0.0) for v, s in zip(one.values, spread, strict=True) if v is not None]
-    return [edge for v, s in pairs for edge in (v - s, v + s) if math.isfinite(edge)]
+    return [edge for _, v, d in _rows(one) if v is not None for edge in (v - d, v + d)]
 
 
-def _range(values: Sequence[float]) -> tuple[float, float]:
+def _padded(values: Sequence[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
-    pad = (high - low) * 0.05 or max(abs(high), 1e-6) * 0.05
+    pad = (high - low) * 0.06 or max(abs(high) * 0.05, 1e-9)
     return low - pad, high + pad
+
+
+def _steps_range(steps: Sequence[float]) -> tuple[float, float]:
+    low, high = min(steps), max(steps)
+    return (low, high) if high > low else (low - 1, high + 1)
 
 
 def _axes(x: Scale, y: Scale) -> str:
@@ -102,64 +137,113 @@ def _axes(x: Scale, y: Scale) -> str:
     for value in ticks(y.low, y.high):
         parts.append(
             f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(value)}" y2="{y(value)}"/>'
-            f'<text x="{LEFT - 6}" y="{y(value) + 4}" text-anchor="end">{value:g}</text>'
+            f'<text x="{LEFT - 7}" y="{y(value) + 4}" text-anchor="end">{value:g}</text>'
         )
-    for value in ticks(x.low, x.high, 5):
+    bottom = HEIGHT - BOTTOM
+    parts.append(
+        f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{bottom}" y2="{bottom}"/>'
+    )
+    for value in ticks(x.low, x.high, 5, whole=True):
         parts.append(
-            f'<text x="{x(value)}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{value:g}</text>'
+            f'<text x="{x(value)}" y="{bottom + 17}" text-anchor="middle">{value:g}</text>'
         )
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(f'<text x="{middle}" y="{HEIGHT - 5}" text-anchor="middle">step</text>')
     return "".join(parts)
 
 
 def _line(one: Series, x: Scale, y: Scale, index: int) -> str:
-    runs: list[list[str]] = [[]]
-    for step, value in zip(one.steps, one.values, strict=True):
-        if value is None or not math.isfinite(value):
+    runs: list[list[tuple[float, float]]] = [[]]
+    for step, value, _ in _rows(one):
+        if value is None:
             runs.append([])
         else:
-            runs[-1].append(f"{x(step)},{y(value)}")
-    colour = f"var(--series-{index % PALETTE_SIZE})"
-    lines = [
-        f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{" ".join(run)}"/>'
-        for run in runs
-        if len(run) > 1
-    ]
-    dots = [
-        f'<circle cx="{point.split(",")[0]}" cy="{point.split(",")[1]}" r="2.5" fill="{colour}"/>'
-        for run in runs
-        if len(run) == 1
-        for point in run
-    ]
-    return "".join(lines + dots)
+            runs[-1].append((x(step), y(value)))
+    colour = _colour(index)
+    parts = []
+    for run in runs:
+        points = " ".join(f"{a},{b}" for a, b in run)
+        if len(run) > 1:
+            parts.append(
+                f'<polyline class="line" style="{colour}" {_dash(index)} points="{points}"/>'
+            )
+        elif run:
+            parts.append(f'<circle style="{colour}" cx="{run[0][0]}" cy="{run[0][1]}" r="2.5"/>')
+    return "".join(parts)
 
 
 def _band(one: Series, x: Scale, y: Scale, index: int) -> str:
-    if one.spread is None:
+    rows = [(s, v, d) for s, v, d in _rows(one) if v is not None]
+    if one.spread is None or len(rows) < 2:
         return ""
-    rows = [
-        (step, value, spread)
-        for step, value, spread in zip(one.steps, one.values, one.spread, strict=True)
-        if value is not None and spread is not None
-    ]
     upper = [f"{x(s)},{y(v + d)}" for s, v, d in rows]
     lower = [f"{x(s)},{y(v - d)}" for s, v, d in reversed(rows)]
-    colour = f"var(--series-{index % PALETTE_SIZE})"
-    return f'<polygon fill="{colour}" opacity="0.16" points="{" ".join(upper + lower)}"/>'
+    return f'<polygon class="band" style="{_colour(index)}" points="{" ".join(upper + lower)}"/>'
 
 
-def _figure(title: str, parts: Sequence[str], names: Sequence[str]) -> str:
-    legend = "".join(
-        f'<span><i style="background:var(--series-{i % PALETTE_SIZE})"></i>{escape(name)}</span>'
-        for i, name in enumerate(names)
+def _hovers(series: Sequence[Series], x: Scale) -> str:
+    """Invisible columns that tell the values of a step when pointed at."""
+    told: dict[float, list[str]] = {}
+    for one in series:
+        for step, value, spread in _rows(one):
+            if value is not None:
+                around = f" \u00b1 {spread:.3g}" if spread else ""
+                told.setdefault(step, []).append(f"{one.name} {value:.4g}{around}")
+    steps = sorted(told)[:: -(-len(told) // MAX_HOVERS)]
+    width = round((x.end - x.start) / len(steps), 2)
+    return "".join(
+        f'<rect class="hover" x="{round(x(step) - width / 2, 2)}" y="{TOP}" width="{width}" '
+        f'height="{HEIGHT - TOP - BOTTOM}"><title>step {step:g}: '
+        f"{escape(', '.join(told[step]))}</title></rect>"
+        for step in steps
     )
-    caption = f'<div class="legend">{legend}</div>' if len(names) > 1 else ""
-    return _wrap(title, parts, HEIGHT, caption)
 
 
-def _wrap(title: str, parts: Sequence[str], height: int, caption: str = "") -> str:
-    label = escape(title, quote=True)
+def _whisker(row: tuple[str, float, float, float], x: Scale, middle: int, index: int) -> str:
+    name, mean, low, high = row
+    caps = "".join(
+        f'<line class="line" x1="{x(v)}" x2="{x(v)}" y1="{middle - 5}" y2="{middle + 5}"/>'
+        for v in (low, high)
+    )
     return (
-        f'<figure class="plot"><figcaption>{escape(title)}</figcaption>'
-        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{label}">'
-        f"{''.join(parts)}</svg>{caption}</figure>"
+        f'<text class="name" x="54" y="{middle + 4}" text-anchor="end">{escape(name)}</text>'
+        f'<g style="{_colour(index)}"><title>{mean:.4g} [{low:.4g}, {high:.4g}]</title>'
+        f'<line class="line" x1="{x(low)}" x2="{x(high)}" y1="{middle}" y2="{middle}"/>{caps}'
+        f'<circle cx="{x(mean)}" cy="{middle}" r="5"/></g>'
+        f'<text class="name" x="{x(high) + 10}" y="{middle + 4}">{mean:.3g}</text>'
+    )
+
+
+def _told(one: Series) -> str:
+    found = [(s, v) for s, v, _ in _rows(one) if v is not None]
+    (first, old), (last, new) = found[0], found[-1]
+    return f"{one.name} from {old:.4g} at step {first:g} to {new:.4g} at step {last:g}"
+
+
+def _colour(index: int) -> str:
+    return f"--c:var(--series-{index % PALETTE_SIZE})"
+
+
+def _dash(index: int) -> str:
+    dash = DASHES[index % len(DASHES)]
+    return f'stroke-dasharray="{dash}"' if dash else ""
+
+
+def _legend(names: Sequence[str]) -> str:
+    items = "".join(
+        f'<span><svg width="26" height="8" aria-hidden="true"><line class="line" x1="0" x2="26" '
+        f'y1="4" y2="4" style="{_colour(index)}" {_dash(index)}/></svg>{escape(name)}</span>'
+        for index, name in enumerate(names)
+    )
+    return f'<div class="legend">{items}</div>'
+
+
+def _figure(
+    title: str, note: str, label: str, parts: Sequence[str], height: int, legend: str
+) -> str:
+    small = f" <small>{escape(note)}</small>" if note else ""
+    return (
+        f'<figure class="plot"><figcaption>{escape(title)}{small}</figcaption>'
+        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(label, quote=True)}">'
+        f"{''.join(parts)}</svg>{legend}</figure>"
     )

@@ -1,0 +1,80 @@
+"""The curves of a run, in three groups: rewards, trust region, machine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from mmrl.report.plots import Series, line_plot
+from mmrl.report.run import RunData
+
+
+def reward_curves(run: RunData) -> list[str]:
+    """The trained reward, then every reward alone, each with a band around its mean."""
+    weights = run.evaluation.get("weights", {})
+    watched = set(run.evaluation.get("watched", ())) | {n for n, w in weights.items() if w == 0}
+    plots = [
+        line_plot("Trained reward", [_banded(run, "reward", "reward")], "sum of what is trained")
+    ]
+    for key in run.keys("rewards/", "/mean"):
+        name = key.removeprefix("rewards/").removesuffix("/mean")
+        role = "watched only" if name in watched else ""
+        plots.append(line_plot(name, [_banded(run, f"rewards/{name}", name)], role))
+    return [plot for plot in plots if plot]
+
+
+def trust_region_curves(run: RunData) -> list[str]:
+    """How far the policy moved from its anchors, and what held it."""
+    plots = [
+        line_plot("KL to each anchor", _family(run, "kl/")),
+        line_plot("KL coefficient", _family(run, "coefficient/")),
+        line_plot("Likelihood ratio", _named(run, ["ratio"]), "weighted mean, new over old"),
+        line_plot(
+            "Clipped share of decisions",
+            _named(run, ["clip_fraction", "clip_fraction_low", "clip_fraction_high"]),
+        ),
+        line_plot("Ratio distance from 1", _family(run, "ratio/")),
+    ]
+    return [plot for plot in plots if plot]
+
+
+def machine_curves(run: RunData) -> list[str]:
+    """Gradient norm, learning rate, idle groups, and where the time went."""
+    plots = [
+        line_plot("Gradient norm", _named(run, ["grad_norm"])),
+        line_plot("Learning rate", _named(run, ["lr"])),
+        line_plot("Groups whose rewards are all equal", _named(run, ["frac_reward_zero_std"])),
+        line_plot("Seconds per step", _family(run, "time/")),
+    ]
+    return [plot for plot in plots if plot]
+
+
+def band_words(run: RunData) -> str:
+    """What the band around a reward curve means."""
+    if run.groups:
+        return (
+            f"Bands are \u00b1 one standard error of a step's mean over its {run.groups} prompts "
+            "(the spread of all samples divided by the root of the number of prompts, "
+            "an upper bound)."
+        )
+    return "Bands are \u00b1 one standard deviation of the samples of a step."
+
+
+def _banded(run: RunData, key: str, name: str) -> Series:
+    root = math.sqrt(run.groups) if run.groups else 1.0
+    spread = [None if value is None else value / root for value in run.column(f"{key}/std")]
+    return Series(name, _axis(run), run.column(f"{key}/mean"), spread)
+
+
+def _family(run: RunData, prefix: str) -> list[Series]:
+    return [
+        Series(key.removeprefix(prefix), _axis(run), run.column(key)) for key in run.keys(prefix)
+    ]
+
+
+def _named(run: RunData, keys: Sequence[str]) -> list[Series]:
+    return [Series(key.replace("_", " "), _axis(run), run.column(key)) for key in keys]
+
+
+def _axis(run: RunData) -> list[float]:
+    return [float(step.get("step", index + 1)) for index, step in enumerate(run.steps)]
