@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+import subprocess
 from itertools import pairwise
 from pathlib import Path
 
@@ -35,7 +37,7 @@ def quantize(video: Float[Tensor, "F 3 H W"]) -> UInt8[Tensor, "F H W 3"]:
 
 
 def read_video(path: Path, count: int | None = None) -> Float[Tensor, "F 3 H W"]:
-    """All frames of a file, or `count` spread evenly; DataError names a file that cannot be read."""
+    """All frames of a file, or `count` spread evenly; DataError names an unreadable file."""
     read = _read_animation if path.suffix.lower() in ANIMATED else _read_stream
     try:
         frames = read(path, count)
@@ -76,12 +78,13 @@ def encode_webp(
     Where that would pass `max_side`, frames keep or shrink to that side: a page stays light.
     """
     frames = [Image.fromarray(frame) for frame in quantize(video).numpy()]
-    longest = max(frames[0].size)
+    size, longest = frames[0].size, max(frames[0].size)
     if longest * scale <= max_side:
         size = (frames[0].width * scale, frames[0].height * scale)
         frames = [frame.resize(size, Image.Resampling.NEAREST) for frame in frames]
     elif longest > max_side:
-        size = tuple(max(1, round(side * max_side / longest)) for side in frames[0].size)
+        shrink = max_side / longest
+        size = (max(1, round(size[0] * shrink)), max(1, round(size[1] * shrink)))
         frames = [frame.resize(size, Image.Resampling.BOX) for frame in frames]
     sink = io.BytesIO()
     frames[0].save(
@@ -120,9 +123,17 @@ def _read_stream(path: Path, count: int | None) -> np.ndarray:
 
 
 def _read_narrow(path: Path) -> np.ndarray:
-    """decord cannot copy frames narrower than its rows are aligned; ffmpeg itself can."""
+    """decord cannot copy frames narrower than its rows are aligned; ffmpeg itself can.
+
+    A PPM frame is a header with its size, then its bytes; all headers of a video are alike.
+    """
     import imageio_ffmpeg
 
-    frames = imageio_ffmpeg.read_frames(str(path))
-    width, height = next(frames)["size"]
-    return np.stack([np.frombuffer(f, np.uint8).reshape(height, width, 3) for f in frames])
+    pipe = ["-v", "error", "-f", "image2pipe", "-c:v", "ppm", "-"]
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(path), *pipe]
+    content = subprocess.run(command, capture_output=True, check=True).stdout
+    header = re.match(rb"P6\n(\d+) (\d+)\n255\n", content)
+    assert header is not None, "ffmpeg writes binary PPM"
+    width, height = int(header[1]), int(header[2])
+    frames = np.frombuffer(content, np.uint8).reshape(-1, header.end() + 3 * width * height)
+    return frames[:, header.end() :].reshape(-1, height, width, 3)

@@ -26,14 +26,14 @@ def reward_curves(run: RunData) -> list[str]:
 def trust_region_curves(run: RunData) -> list[str]:
     """How far the policy moved from its anchors, and what held it."""
     plots = [
-        line_plot("KL to each anchor", _family(run, "kl/")),
-        line_plot("KL coefficient", _family(run, "coefficient/")),
-        line_plot("Likelihood ratio", _named(run, ["ratio"]), "weighted mean, new over old"),
+        _family("KL to each anchor", run, "kl/"),
+        _family("KL coefficient", run, "coefficient/"),
+        line_plot("Likelihood ratio", _named(run, ["ratio"]), "mean, new / old"),
         line_plot(
             "Clipped share of decisions",
             _named(run, ["clip_fraction", "clip_fraction_low", "clip_fraction_high"]),
         ),
-        line_plot("Ratio distance from 1", _family(run, "ratio/")),
+        _family("Likelihood ratio, other views", run, "ratio/"),
     ]
     return [plot for plot in plots if plot]
 
@@ -44,7 +44,7 @@ def machine_curves(run: RunData) -> list[str]:
         line_plot("Gradient norm", _named(run, ["grad_norm"])),
         line_plot("Learning rate", _named(run, ["lr"])),
         line_plot("Groups whose rewards are all equal", _named(run, ["frac_reward_zero_std"])),
-        line_plot("Seconds per step", _family(run, "time/")),
+        _family("Seconds per step", run, "time/"),
     ]
     return [plot for plot in plots if plot]
 
@@ -66,10 +66,11 @@ def _banded(run: RunData, key: str, name: str) -> Series:
     return Series(name, _axis(run), run.column(f"{key}/mean"), spread)
 
 
-def _family(run: RunData, prefix: str) -> list[Series]:
-    return [
-        Series(key.removeprefix(prefix), _axis(run), run.column(key)) for key in run.keys(prefix)
-    ]
+def _family(title: str, run: RunData, prefix: str) -> str:
+    """All metrics with one prefix in one plot; a single one is named beside the title."""
+    keys = run.keys(prefix)
+    series = [Series(key.removeprefix(prefix), _axis(run), run.column(key)) for key in keys]
+    return line_plot(title, series, series[0].name if len(series) == 1 else "")
 
 
 def _named(run: RunData, keys: Sequence[str]) -> list[Series]:

@@ -113,4 +113,4 @@ def _mark(entry: dict[str, Any], when: str) -> str:
 
 def _score(entry: dict[str, Any], when: str) -> str:
     value = (entry.get(f"scores_{when}") or {}).get("reward")
-    return f" \u00b7 reward {number(value)}" if value is not None else ""
+    return f' \u00b7 <span class="score">reward {number(value)}</span>' if value is not None else ""

@@ -1,0 +1,127 @@
+"""Videos in and out: colours, order and values survive; broken files are named."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from mmrl.data.prompts import DataError
+from mmrl.data.video import encode_webp, quantize, read_video, uniform_indices, write_mp4
+
+
+def moving_square(frames: int = 6, side: int = 64) -> torch.Tensor:
+    """A red square that moves right over a dark ground with a blue bottom."""
+    video = torch.full((frames, 3, side, side), 0.1)
+    video[:, 2, side // 2 :] = 0.8
+    for frame in range(frames):
+        video[frame, 0, 8:24, 8 * frame : 8 * frame + 16] = 1.0
+    return video
+
+
+def test_uniform_indices_are_the_centres_of_equal_segments():
+    assert uniform_indices(8, 4) == [0, 2, 4, 6]
+    assert uniform_indices(9, 3) == [1, 4, 7]
+    assert uniform_indices(10, 1) == [4]
+    assert uniform_indices(3, 8) == [0, 1, 2]
+    with pytest.raises(ValueError, match="at least one frame"):
+        uniform_indices(0, 4)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 16])
+def test_picked_frames_rise_and_lie_inside(count: int):
+    for frames in range(1, 40):
+        picked = uniform_indices(frames, count)
+        assert picked == sorted(set(picked))
+        assert len(picked) == min(frames, count)
+        assert 0 <= picked[0] <= picked[-1] < frames
+
+
+def test_quantizing_rounds_and_clamps():
+    levels = torch.tensor([0.49, 0.51, 1.6, 127.5, 254.6, 300.0, -3.0]) / 255
+    video = levels.double()[:, None, None, None].expand(-1, 3, 1, 1)
+    assert quantize(video)[:, 0, 0, 0].tolist() == [0, 1, 2, 128, 255, 255, 0]
+
+
+def test_a_webp_gives_back_every_level_exactly(tmp_path: Path):
+    video = torch.randint(0, 256, (5, 3, 12, 10)).float() / 255
+    path = tmp_path / "a.webp"
+    path.write_bytes(encode_webp(video, fps=8))
+    assert torch.equal(read_video(path), video)
+
+
+def test_enlarging_repeats_pixels_and_a_large_video_shrinks():
+    tiny = torch.rand(2, 3, 4, 6)
+    with Image.open(io.BytesIO(encode_webp(tiny, fps=8, scale=3))) as image:
+        assert image.size == (18, 12)
+        large = torch.tensor(list(image.convert("RGB").tobytes())).view(12, 18, 3)
+    assert torch.equal(large[1::3, 1::3], quantize(tiny)[0].long())
+    assert torch.equal(large[::3, ::3], large[2::3, 2::3])
+    with Image.open(io.BytesIO(encode_webp(torch.rand(2, 3, 480, 832), fps=8, scale=4))) as image:
+        assert image.size == (320, 185)
+
+
+def test_a_webp_plays_at_its_rate():
+    with Image.open(io.BytesIO(encode_webp(moving_square(), fps=8))) as image:
+        image.seek(1)
+        image.load()
+        assert image.info["duration"] == 125
+
+
+@pytest.mark.parametrize("side", [64, 16])
+def test_an_mp4_comes_back_in_order_and_in_its_colours(tmp_path: Path, side: int):
+    video = moving_square(4, side) if side == 64 else moving_square(1, 64)[:, :, ::4, ::4]
+    path = tmp_path / "a.mp4"
+    write_mp4(path, video, fps=8.0)
+    back = read_video(path)
+    assert back.shape == video.shape
+    assert 0 <= back.min() <= back.max() <= 1
+    assert (back - video).abs().mean() < 0.03
+
+
+def test_red_stays_red_through_files(tmp_path: Path):
+    red = torch.zeros(4, 3, 64, 64)
+    red[:, 0] = 1
+    write_mp4(tmp_path / "red.mp4", red, fps=8)
+    (tmp_path / "red.webp").write_bytes(encode_webp(red, fps=8))
+    for name in ("red.mp4", "red.webp"):
+        colour = read_video(tmp_path / name).mean((0, 2, 3))
+        assert colour[0] > 0.95, name
+        assert colour[1:].max() < 0.05, name
+
+
+def test_asking_for_fewer_frames_gives_the_picked_ones(tmp_path: Path):
+    (tmp_path / "a.webp").write_bytes(encode_webp(moving_square(), fps=8))
+    write_mp4(tmp_path / "a.mp4", moving_square(), fps=8)
+    for path in (tmp_path / "a.webp", tmp_path / "a.mp4"):
+        assert torch.equal(read_video(path, 3), read_video(path)[uniform_indices(6, 3)])
+
+
+def test_odd_sides_are_refused_for_mp4(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"sides must be even .* got 31x64"):
+        write_mp4(tmp_path / "a.mp4", torch.zeros(2, 3, 31, 64), fps=8)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.webp", "a.gif"])
+@pytest.mark.parametrize("kept", [0, 40, 300])
+def test_a_truncated_file_is_named(tmp_path: Path, name: str, kept: int):
+    path = tmp_path / name
+    if name == "a.mp4":
+        write_mp4(path, torch.rand(8, 3, 64, 64), fps=8)
+    elif name == "a.webp":
+        path.write_bytes(encode_webp(torch.rand(8, 3, 64, 64), fps=8))
+    else:
+        frames = [Image.fromarray(f) for f in quantize(torch.rand(8, 3, 64, 64)).numpy()]
+        frames[0].save(path, save_all=True, append_images=frames[1:])
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(DataError, match=re.escape(str(path))):
+        read_video(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path):
+    with pytest.raises(DataError, match=re.escape("gone.mp4")):
+        read_video(tmp_path / "gone.mp4")
