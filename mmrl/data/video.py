@@ -18,6 +18,8 @@ from torch import Tensor
 from mmrl.data.prompts import DataError
 
 ANIMATED = (".webp", ".gif", ".png")
+LOSSLESS_SIDE = 128
+"""Pixels. Natural video at full size is megabytes without loss, and a page carries many."""
 
 
 def uniform_indices(num_frames: int, count: int) -> list[int]:
@@ -73,7 +75,7 @@ def write_mp4(path: Path, video: Float[Tensor, "F 3 H W"], fps: float) -> None:
 def encode_webp(
     video: Float[Tensor, "F 3 H W"], *, fps: float, scale: int = 1, max_side: int = 320
 ) -> bytes:
-    """A looping lossless WebP, pixels repeated `scale` times.
+    """A looping WebP, pixels repeated `scale` times; lossless for small videos.
 
     Where that would pass `max_side`, frames keep or shrink to that side: a page stays light.
     """
@@ -94,7 +96,8 @@ def encode_webp(
         append_images=frames[1:],
         duration=round(1000 / fps),
         loop=0,
-        lossless=True,
+        lossless=longest <= LOSSLESS_SIDE,
+        quality=80,
     )
     return sink.getvalue()
 

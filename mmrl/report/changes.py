@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mmrl.evaluate.metrics import paired_difference
+from mmrl.evaluate.metrics import bootstrap_ci
 from mmrl.report.run import RunData
 
+LEVEL = 0.95
+"""Of intervals whose evaluation does not say."""
 Verdict = Literal["rose", "fell", "no clear change"]
 
 
@@ -75,7 +77,7 @@ def signed(estimate: Estimate) -> str:
 
 def level(run: RunData) -> str:
     """The intervals' level in words, such as `95 %`."""
-    return f"{100 * run.evaluation.get('level', 0.95):g} %"
+    return f"{100 * run.evaluation.get('level', LEVEL):g} %"
 
 
 def _change(
@@ -84,9 +86,11 @@ def _change(
     old, new = _values(before), _values(after)
     difference = None
     if old and len(old) == len(new):
-        members = run.config.get("evaluate", {}).get("samples_per_prompt", 1)
+        members = (run.config.get("evaluate") or {}).get("samples_per_prompt", 1)
         prompts = [index // members for index in range(len(old))]
-        difference = Estimate(*paired_difference(old, new, groups=prompts))
+        gains = [later - earlier for earlier, later in zip(old, new, strict=True)]
+        share = run.evaluation.get("level", LEVEL)
+        difference = Estimate(*bootstrap_ci(gains, groups=prompts, level=share))
     n = min(int(before["n"]), int(after["n"]))
     return Change(name, watched, n, _estimate(before), _estimate(after), difference)
 

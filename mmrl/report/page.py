@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
@@ -96,7 +97,7 @@ def _measured(run: RunData, rows: Sequence[Change]) -> str:
 
 
 def _unmeasured(run: RunData) -> str:
-    values = [value for value in run.column("reward/mean") if value is not None]
+    values = [v for v in run.column("reward/mean") if v is not None and math.isfinite(v)]
     if not values:
         return "<p>No step has a reward: see the failures below.</p>"
     size = max(1, len(values) // 10)
@@ -115,9 +116,9 @@ def _caution(runs: Sequence[RunData], found: Sequence[Sequence[Change]]) -> str:
         return ""
     return (
         '<p class="caution">Before and after use the same held-out prompts and seeds. '
-        f"The {level(runs[0])} intervals come from resampling prompts; a change is called so only "
-        "where its interval leaves out 0. They do not cover the chance of training itself: "
-        "each run is one seed.</p>"
+        f"The {level(runs[0])} intervals come from resampling prompts; a metric is said to rise or "
+        "fall only where the interval of its change leaves out 0. Intervals do not cover the "
+        "chance of training itself: each run is one seed.</p>"
     )
 
 

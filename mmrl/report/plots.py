@@ -69,7 +69,7 @@ def interval_plot(
     x = Scale(*_padded([value for row in rows for value in row[1:]]), 60, WIDTH - 56)
     parts = [
         f'<line class="grid" x1="{x(v)}" x2="{x(v)}" y1="6" y2="{bottom}"/>'
-        f'<text x="{x(v)}" y="{bottom + 16}" text-anchor="middle">{v:g}</text>'
+        f'<text x="{x(v)}" y="{bottom + 16}" text-anchor="middle">{_tick(v)}</text>'
         for v in ticks(x.low, x.high, 3)
     ]
     parts += [_whisker(row, x, 22 + 30 * index, index) for index, row in enumerate(rows)]
@@ -137,7 +137,7 @@ def _axes(x: Scale, y: Scale) -> str:
     for value in ticks(y.low, y.high):
         parts.append(
             f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(value)}" y2="{y(value)}"/>'
-            f'<text x="{LEFT - 7}" y="{y(value) + 4}" text-anchor="end">{value:g}</text>'
+            f'<text x="{LEFT - 7}" y="{y(value) + 4}" text-anchor="end">{_tick(value)}</text>'
         )
     bottom = HEIGHT - BOTTOM
     parts.append(
@@ -150,6 +150,15 @@ def _axes(x: Scale, y: Scale) -> str:
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<text x="{middle}" y="{HEIGHT - 5}" text-anchor="middle">step</text>')
     return "".join(parts)
+
+
+def _tick(value: float) -> str:
+    """Short enough for the margin: 0.00031 and 250000 are told as 3.1e-4 and 2.5e5."""
+    text = f"{value:g}"
+    if len(text.lstrip("-")) <= 6 and "e" not in text:
+        return text
+    mantissa, exponent = f"{value:.4e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
 
 
 def _line(one: Series, x: Scale, y: Scale, index: int) -> str:

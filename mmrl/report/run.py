@@ -36,7 +36,7 @@ class RunData:
     @property
     def groups(self) -> int | None:
         """Prompts sampled per step: the independent draws behind one point of a curve."""
-        return self.config.get("train", {}).get("prompts_per_step")
+        return (self.config.get("train") or {}).get("prompts_per_step")
 
     def keys(self, prefix: str, suffix: str = "") -> list[str]:
         """Names of metrics that start and end so, sorted."""

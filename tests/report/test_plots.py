@@ -78,3 +78,8 @@ def test_a_long_run_is_drawn_by_means_of_neighbours():
     short = thin(Series("a", range(1, 9), [1, 3, None, 5, None, None, 2, 4]), limit=4)
     assert list(short.steps) == [2, 4, 6, 8]
     assert list(short.values) == [2, 5, None, 3]
+
+
+def test_small_and_large_ticks_are_written_short():
+    figure = line_plot("lr", [Series("lr", [1, 2], [2.9e-4, 3.1e-4])])
+    assert {"2.9e-4", "0.0003"} <= {text.text for text in parsed(figure).iter("text")}
