@@ -26,7 +26,7 @@ def group_normalized(
 
     Equal rewards give exactly 0, and so does a group with fewer than two scored samples.
     """
-    valid, count = _valid(rewards)
+    _, count = _valid(rewards)
     deviation = centered(rewards)
     divisor = count - 1 if std == "sample" else count
     variance = deviation.square().sum(1, keepdim=True) / divisor.clamp(min=1)

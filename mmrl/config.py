@@ -1,4 +1,4 @@
-"""YAML + dotted overrides -> frozen pydantic models. Every mistake is one ConfigError with its key."""
+"""YAML + dotted overrides -> frozen pydantic models; every mistake is one ConfigError."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def read_yaml(path: Path) -> Tree:
 
 
 def parse_value(text: str) -> object:
-    """The YAML scalar or flow value in an override; `1e-4` is a number though YAML 1.1 disagrees."""
+    """The YAML value in an override; `1e-4` is a number though YAML 1.1 disagrees."""
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -64,7 +64,7 @@ def parse_value(text: str) -> object:
 
 
 def apply_overrides(tree: Tree, overrides: Sequence[str]) -> Tree:
-    """A new tree with each `a.b=value` set; missing parents are made, unknown keys are caught later."""
+    """A new tree with each `a.b=value` set; unknown keys are caught when it is parsed."""
     result = _copy(tree)
     for item in overrides:
         key, equals, text = item.partition("=")
@@ -122,7 +122,7 @@ def _explain(
     if isinstance(cause, ConfigError) and cause.key:
         return ".".join([*location, cause.key]), cause.reason
     if issue["type"] == "extra_forbidden":
-        known = _known_keys(schema, location[:-1])
+        known = _known_keys(schema, tree, location[:-1])
         return key, f"unknown key{nearest_hint(location[-1], known)}"
     if issue["type"] == "missing":
         return key, "missing; this key has no default"
@@ -152,20 +152,30 @@ def _is_union_tag(part: object, tree: Any, location: Sequence[object]) -> bool:
     return False
 
 
-def _known_keys(schema: type[BaseModel], location: Sequence[str]) -> list[str]:
+def _known_keys(schema: type[BaseModel], tree: Any, location: Sequence[str]) -> list[str]:
     node: type[BaseModel] | None = schema
     for part in location:
+        tree = tree.get(part) if isinstance(tree, Mapping) else None
         field = node.model_fields.get(part) if node else None
-        node = _section(field.annotation) if field else None
+        node = _section(field.annotation, tree) if field else None
     return list(node.model_fields) if node else []
 
 
-def _section(annotation: object) -> type[BaseModel] | None:
-    """The model inside `X`, `X | None` or `Annotated[X | Y, ...]`."""
+def _section(annotation: object, tree: Any) -> type[BaseModel] | None:
+    """The model inside `X`, `X | None` or a union of sections that `kind` tells apart."""
+    models = _models(annotation)
+    kind = tree.get("kind") if isinstance(tree, Mapping) else None
+    for model in models:
+        field = model.model_fields.get("kind")
+        if field is not None and kind in getattr(field.annotation, "__args__", ()):
+            return model
+    return models[0] if models else None
+
+
+def _models(annotation: object) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    found = (_section(inner) for inner in getattr(annotation, "__args__", ()))
-    return next((model for model in found if model), None)
+        return [annotation]
+    return [model for part in getattr(annotation, "__args__", ()) for model in _models(part)]
 
 
 def _copy(tree: Any) -> Any:

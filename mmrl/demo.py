@@ -16,7 +16,7 @@ CONFIGS = {"video": "configs/sage_grpo/tiny.yaml", "vlm": "configs/med_r1/tiny.y
 
 
 def run_demo(output: Path, seed: int) -> Path:
-    """Train both, evaluate before and after; returns the page. An earlier demo there is replaced."""
+    """Train both, evaluate before and after; returns the page. Replaces an earlier demo."""
     missing = [path for path in CONFIGS.values() if not Path(path).is_file()]
     if missing:
         raise UserError(f"no {missing[0]} here: run the demo in the project's own folder")

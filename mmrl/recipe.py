@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from pydantic import Field, field_validator, model_validator
@@ -22,6 +22,7 @@ Combine = Callable[[Mapping[str, Float[Tensor, "P G"]], int], Float[Tensor, "P G
 Advantage = Callable[[Float[Tensor, "P G"]], Float[Tensor, "P G"]]
 
 
+@runtime_checkable
 class Objective(Protocol):
     """A pure weighted sum over rows and decisions, so that micro-batches add up."""
 

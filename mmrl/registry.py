@@ -52,7 +52,7 @@ class Registry(Generic[T]):
         self._discovered = False
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Class decorator that files the class under `name`; a second claim on a name is an error."""
+        """Class decorator that files the class under `name`; a name has one owner."""
 
         def add(item: T) -> T:
             taken = self._items.get(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -20,6 +20,7 @@ from mmrl.types import Rollout, Sample
 logger = logging.getLogger(__name__)
 
 
+@runtime_checkable
 class Reward(Protocol):
     """One number per sample; NaN where the sample could not be scored."""
 
@@ -106,7 +107,7 @@ class RewardTable:
 
 
 def score(name: str, reward: Reward, samples: Sequence[Sample]) -> Float[Tensor, " B"]:
-    """Scores of one reward; where the batch raises, each sample is tried alone and failures are NaN.
+    """Scores of one reward; where the batch raises, each sample is tried alone, failures are NaN.
 
     RewardError when every sample raises: that is a broken reward, not a hard sample.
     """

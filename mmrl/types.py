@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -77,6 +77,7 @@ class ActionStats:
 Actions = Mapping[ActionKind, ActionStats]
 
 
+@runtime_checkable
 class Replay(Protocol):
     """A policy's own record of a rollout: the trainer only cuts its rows."""
 
@@ -103,7 +104,7 @@ class Rollout:
         return len(self.samples)
 
     def rows(self, part: slice) -> Rollout:
-        """The rows of one micro-batch; group-major, so a multiple of `group_size` keeps groups whole."""
+        """The rows of one micro-batch; multiples of `group_size` keep groups whole."""
         return replace(
             self,
             samples=self.samples[part],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -39,7 +40,7 @@ def _gradient_norms(
     kind: TransitionKind, sigmas: list[float], eta: float, variant: Variant
 ) -> Float[Tensor, " N"]:
     norms = []
-    for sigma, sigma_next in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for sigma, sigma_next in pairwise(sigmas):
         given = {"eta": eta, "sigma_1": sigmas[1], "variant": variant}
         std = math.sqrt(step_variance(kind, sigma, sigma_next, **given))
         slope = mean_slope(kind, sigma, sigma_next, **given)

@@ -26,7 +26,7 @@ class StepPlan:
 
     @classmethod
     def window(cls, num_steps: int, start: int, size: int) -> StepPlan:
-        """`size` steps from `start` on, cut off before the last step (MixGRPO, arXiv:2507.21802)."""
+        """`size` steps from `start` on, never the last (MixGRPO, arXiv:2507.21802)."""
         return cls.of(num_steps, range(start, min(start + size, num_steps - 1)))
 
     @classmethod

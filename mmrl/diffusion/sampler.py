@@ -16,7 +16,7 @@ State = Float[Tensor, "B *D"]
 
 @dataclass(frozen=True)
 class Path:
-    """States x_0 .. x_N from noise to data, and the Gaussian each stochastic step was drawn from."""
+    """States x_0 .. x_N from noise to data, and the Gaussian of each stochastic step."""
 
     states: Sequence[State]
     transitions: Sequence[Transition | None]
@@ -56,7 +56,7 @@ def step_transition(
     eta: float,
     variant: Variant,
 ) -> Transition:
-    """The transition of one step of a schedule, in float32 at least: rollout and replay share it."""
+    """One step of a schedule, in float32 at least; rollout and replay share it."""
     work = torch.promote_types(x.dtype, torch.float32)
     levels = sigmas.tolist()
     return transition(

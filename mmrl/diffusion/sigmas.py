@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def shifted_sigmas(num_steps: int, shift: float) -> Float[Tensor, " N1"]:
-    """sigma_i = k u_i / (1 + (k - 1) u_i), u_i = 1 - i / N, in float64 (arXiv:2403.03206, eq. 23)."""
+    """sigma_i = k u_i / (1 + (k - 1) u_i), u_i = 1 - i / N (arXiv:2403.03206, eq. 23), float64."""
     if num_steps < 1:
         raise ValueError(f"num_steps must be >= 1, got {num_steps}")
     if shift <= 0:

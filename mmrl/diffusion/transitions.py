@@ -17,7 +17,7 @@ from torch import Tensor
 TransitionKind = Literal["ode", "flow", "dance", "sage", "cps", "bridge"]
 Variant = Literal["fixed", "released"]
 RELEASED_SIGMA_CLAMP = 0.997
-"""SAGE's release clamps sigma here inside its logarithm; the gap to 1 is the fixed variant's too."""
+"""SAGE's release clamps sigma here inside its logarithm."""
 
 
 @dataclass(frozen=True)

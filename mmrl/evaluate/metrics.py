@@ -1,4 +1,4 @@
-"""Statistics of an evaluation: intervals, pass@k, calibration. NaN says that nothing was measured."""
+"""Statistics of an evaluation: intervals, pass@k, calibration. NaN: nothing was measured."""
 
 from __future__ import annotations
 

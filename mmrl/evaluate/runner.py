@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ def summarize(found: Evaluation) -> dict[str, dict[str, Any]]:
     summary = {}
     for name, scores in found.scores.items():
         mean, low, high = bootstrap_ci(scores.tolist(), groups=found.prompts, level=LEVEL)
-        known = [round(value, 6) if value == value else None for value in scores.tolist()]
+        known = [round(value, 6) if math.isfinite(value) else None for value in scores.tolist()]
         summary[name] = {
             "mean": mean,
             "low": low,
@@ -122,7 +123,7 @@ def _entry(gallery: Path, number: int, when: str, found: Evaluation, index: int)
     scores = {name: values[index].item() for name, values in found.scores.items()}
     entry: dict[str, Any] = {
         "seed": found.seeds[index],
-        f"scores_{when}": {k: v if v == v else None for k, v in scores.items()},
+        f"scores_{when}": {k: v if math.isfinite(v) else None for k, v in scores.items()},
     }
     if isinstance(sample, VideoSample):
         name = f"{number:03d}_{when}.webp"

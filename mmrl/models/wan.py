@@ -38,7 +38,7 @@ class WanModel:
     ) -> WanModel:
         """Load a WanPipeline folder (or hub id); everything but the transformer is frozen."""
         check_model_folder(path, "model_index.json")
-        pipeline = WanPipeline.from_pretrained(path, torch_dtype=dtype)
+        pipeline = WanPipeline.from_pretrained(path, dtype=dtype)
         for part in (pipeline.text_encoder, pipeline.vae):
             part.requires_grad_(False)
         pipeline.transformer.eval()
@@ -80,8 +80,8 @@ class WanModel:
         return torch.stack([self._embeddings[text] for text in texts])
 
     def velocity(
-        self, x: Float[Tensor, "B C F H W"], sigma: float, embeddings: Float[Tensor, "B L E"]
-    ) -> Float[Tensor, "B C F H W"]:
+        self, x: Float[Tensor, "B C f h w"], sigma: float, embeddings: Float[Tensor, "B L E"]
+    ) -> Float[Tensor, "B C f h w"]:
         """v = noise - data at noise level sigma, in float32; the network is fed 1000 sigma."""
         transformer = self.pipeline.transformer
         timestep = torch.full((len(x),), 1000 * sigma, device=x.device)
@@ -99,7 +99,7 @@ class WanModel:
         return self.pipeline.scheduler.sigmas.double().cpu()
 
     @torch.no_grad()
-    def decode(self, latents: Float[Tensor, "B C F H W"]) -> Float[Tensor, "B F 3 H W"]:
+    def decode(self, latents: Float[Tensor, "B C f h w"]) -> Float[Tensor, "B F 3 H W"]:
         """RGB in [0, 1] by the pipeline's own rule: latents * std + mean, VAE, post-processing."""
         vae = self.pipeline.vae
         shape = (1, -1, 1, 1, 1)

@@ -18,7 +18,7 @@ def clipped_surrogate(
     clip_low: float,
     clip_high: float,
 ) -> tuple[Float[Tensor, ""], Metrics]:
-    """-sum_bt w min(r A, clip(r, 1 - low, 1 + high) A), r = pi / behavior (arXiv:1707.06347, eq. 7).
+    """-sum_bt w min(r A, clip(r, 1 - low, 1 + high) A), r = pi / behavior (PPO, 1707.06347, eq. 7).
 
     A decision of weight 0 may hold anything: it is left out before the exponential. Metrics are
     sums with the same weights, so micro-batches add up to means.

@@ -23,7 +23,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Grpo:
-    """-sum_bt w min(r A, clip(r) A), added over action kinds (arXiv:2402.03300, eq. 3 without KL)."""
+    """-sum_bt w min(r A, clip(r) A), added over action kinds (arXiv:2402.03300, eq. 3, no KL)."""
 
     clips: Mapping[ActionKind, Clip]
 

@@ -18,7 +18,7 @@ from torch import Tensor
 MIN_ORDER = 64
 TERMS = 10
 START_ABOVE = 128
-"""Orders above the lowest asked one where the backward recurrence begins; its error is gone below."""
+"""Orders above the highest asked one where the backward recurrence begins."""
 
 
 def log_normalizer(kappa: Float[Tensor, "*N"], dim: int) -> Float[Tensor, "*N"]:

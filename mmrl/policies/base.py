@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -12,6 +12,7 @@ from torch import nn
 from mmrl.types import Actions, Prompt, Rollout, TextSample, VideoSample
 
 
+@runtime_checkable
 class Policy(Protocol):
     """A model that samples, and can say how likely its own actions were.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from einops import repeat
@@ -21,9 +21,10 @@ from mmrl.ops.gaussian import log_prob
 from mmrl.ops.weights import per_decision
 from mmrl.types import ActionKind, Actions, ActionStats, Prompt, Rollout, VideoSample, concat_stats
 
-Latents = Float[Tensor, "B C F H W"]
+Latents = Float[Tensor, "B C f h w"]
 
 
+@runtime_checkable
 class VideoModel(Protocol):
     """What a model family's adapter offers."""
 
@@ -62,8 +63,8 @@ class Sampling:
 class DenoiseReplay:
     """Transitions of the trained steps: x[s] -> x[s+1] for every s of `steps`."""
 
-    before: Float[Tensor, "B T C F H W"]
-    after: Float[Tensor, "B T C F H W"]
+    before: Float[Tensor, "B T C f h w"]
+    after: Float[Tensor, "B T C f h w"]
     embeddings: Float[Tensor, "B L E"]
     steps: tuple[int, ...]
 
@@ -92,7 +93,7 @@ class DenoiseReplay:
 
 
 class GroupNoise:
-    """Noise of some prompts' groups, each prompt from its own seed, so rows may be spread anyhow."""
+    """Noise of some prompts' groups, each prompt's from its own seed."""
 
     def __init__(
         self, seeds: Sequence[int], group_size: int, shape: tuple[int, int, int, int]

@@ -66,7 +66,7 @@ def newest_sound(folder: Path) -> Path | None:
 
 
 def load_checkpoint(path: Path, module: nn.Module, state: TrainState) -> None:
-    """Put everything back: weights, optimizer, anchors and clocks, controllers, cursor, generator."""
+    """Put everything back: weights, optimizer, anchors, controllers, cursor, generator."""
     record: dict[str, Any] = json.loads((path / "state.json").read_text("utf-8"))
     if record["format"] != FORMAT:
         raise CheckpointError(f"{path}: format {record['format']}, this version reads {FORMAT}")

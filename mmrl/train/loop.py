@@ -65,7 +65,8 @@ def start(config: PipelineConfig) -> Outcome:
     run = Path(config.output)
     if checkpoints(run / "checkpoints") or (run / "metrics.jsonl").exists():
         raise UserError(
-            f"{run} already holds a run: `mmrl resume {run}` continues it, output=... starts another"
+            f"{run} already holds a run: `mmrl resume {run}` continues it, "
+            "output=... starts another"
         )
     return _run(config, run, resume=False)
 

@@ -22,12 +22,19 @@ from torch.nn.functional import avg_pool2d, cross_entropy, normalize, pad
 
 import mmrl.torchvision_fix  # noqa: F401
 from pipelines.tiny.wan_vae import to_vae
-from pipelines.tiny.world import COLOURS, DIGITS, DIRECTIONS, Combination, choose
-from pipelines.tiny.world import combinations, draw
+from pipelines.tiny.world import (
+    COLOURS,
+    DIGITS,
+    DIRECTIONS,
+    Combination,
+    choose,
+    combinations,
+    draw,
+)
 
 ASSETS = Path("assets")
 STEPS, BATCH, LR = 900, 128, 1e-3
-VIDEOS = 2400
+VIDEOS = 1200
 CONTEXT = 16
 EMBED, WIDTH, LAYERS, HEADS, PATCH = 64, 96, 3, 4, 4
 
@@ -60,7 +67,7 @@ class Frames:
         shown = choose(combinations(), count, generator)
         clean = draw(shown, held_out=held_out, generator=generator)
         vae = AutoencoderKLWan.from_pretrained(
-            ASSETS / "tiny-wan", subfolder="vae", torch_dtype=torch.float32
+            ASSETS / "tiny-wan", subfolder="vae", dtype=torch.float32
         )
         with torch.no_grad():
             parts = [

@@ -1,0 +1,186 @@
+"""The spine: on-policy exactness, micro-batches, anchors and clocks, refused gradients."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from mmrl.recipe import Recipe
+from mmrl.train.loop import initial_state, load_config
+from mmrl.train.ranks import Ranks
+from mmrl.train.step import Replayed, TrainState, accumulate, train_step, update, weigh_globally
+from mmrl.trust_region.weights import trainable
+from mmrl.types import Rollout
+from tests.tiny import video_config, vlm_config
+
+FAMILIES = ["video", "vlm"]
+RANKS = Ranks(Accelerator(cpu=True))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+def make(family: str, folder: Path, **train) -> tuple[Recipe, TrainState, object]:
+    tree = (
+        video_config(folder, **train)
+        if family == "video"
+        else vlm_config(folder, folder / "data", **train)
+    )
+    config = load_config(tree)
+    recipe = config.build()
+    return recipe, initial_state(recipe, config.train), config.train
+
+
+def roll(recipe: Recipe, state: TrainState, prompts: int = 2) -> Rollout:
+    seeds = list(range(prompts))
+    return recipe.policy.rollout(state.stream.take(prompts), recipe.group_size, seeds)
+
+
+def gradients(recipe: Recipe) -> dict[str, torch.Tensor]:
+    found = {
+        name: p.grad.clone()
+        for name, p in trainable(recipe.policy.module).items()
+        if p.grad is not None
+    }
+    recipe.policy.module.zero_grad()
+    return found
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_first_update_has_ratio_exactly_1_and_kl_exactly_0(family: str, folder: Path) -> None:
+    recipe, state, _ = make(family, folder)
+    rollout = roll(recipe, state)
+    advantages = torch.tensor([1.0, -1.0, 0.5, -0.5])
+    found = accumulate(recipe, state, rollout, advantages, Replayed(), 0)
+    assert found.metrics["ratio/deviation"] == 0.0
+    assert found.metrics["clip_fraction"] == 0.0
+    assert found.metrics["kl/periodic/" + next(iter(found.current))] == 0.0
+    assert found.metrics["kl/stepwise/" + next(iter(found.current))] == 0.0
+
+
+def test_video_replay_repeats_the_sampler_bit_for_bit(folder: Path) -> None:
+    recipe, state, _ = make("video", folder)
+    rollout = roll(recipe, state)
+    replayed = recipe.policy.evaluate(rollout)["denoise"]
+    assert torch.equal(replayed.log_probs, rollout.behavior["denoise"].log_probs)
+    assert torch.equal(replayed.mean, rollout.behavior["denoise"].mean)
+
+
+def test_vlm_replay_is_within_float32_of_the_sampler(folder: Path) -> None:
+    recipe, state, _ = make("vlm", folder)
+    rollout = roll(recipe, state)
+    replayed = recipe.policy.evaluate(rollout)["token"].log_probs
+    live = rollout.weights["token"] > 0
+    gap = (replayed - rollout.behavior["token"].log_probs)[live].abs().max()
+    assert gap < 1e-4
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_cutting_a_batch_leaves_the_gradient(family: str, folder: Path) -> None:
+    recipe, state, _ = make(family, folder)
+    rollout = roll(recipe, state)
+    advantages = torch.tensor([1.0, -1.0, 0.5, -0.5])
+    accumulate(recipe, state, rollout, advantages, Replayed(), 0)
+    whole = gradients(recipe)
+    for part in (slice(0, 2), slice(2, 4)):
+        accumulate(recipe, state, rollout.rows(part), advantages[part], Replayed(), part.start)
+    cut = gradients(recipe)
+    assert whole.keys() == cut.keys()
+    scale = max(value.abs().max() for value in whole.values())
+    for name in whole:
+        torch.testing.assert_close(cut[name] / scale, whole[name] / scale, atol=2e-5, rtol=1e-4)
+
+
+def test_a_kl_between_different_policies_pulls_on_the_weights(folder: Path) -> None:
+    """Guards against a penalty computed where no gradient flows."""
+    recipe, state, _ = make("video", folder)
+    rollout = roll(recipe, state)
+    with torch.no_grad():
+        for p in trainable(recipe.policy.module).values():
+            p.add_(1e-3 * torch.randn_like(p, generator=None).sign())
+    found = accumulate(recipe, state, rollout, torch.zeros(4), Replayed(), 0)
+    assert found.metrics["kl/periodic/denoise"] > 0
+    assert max(value.abs().max() for value in gradients(recipe).values()) > 0
+
+
+def test_known_stepwise_likelihoods_equal_a_fresh_forward(folder: Path) -> None:
+    """The second pass over a rollout takes them from the first pass instead of a forward."""
+    recipe, state, config = make("video", folder)
+    rollout = roll(recipe, state)
+    advantages = torch.tensor([1.0, -1.0, 0.5, -0.5])
+    replayed = Replayed()
+    first = accumulate(recipe, state, rollout, advantages, replayed, 0)
+    replayed.latest, replayed.latest_at = {0: first.current}, state.updates
+    update(recipe, state, config, RANKS, first.metrics, 4)
+    reused = accumulate(recipe, state, rollout, advantages, replayed, 0)
+    fresh = replace(replayed, latest={})
+    computed = accumulate(recipe, state, rollout, advantages, fresh, 0)
+    assert reused.metrics["kl/stepwise/denoise"] > 0
+    assert reused.metrics == computed.metrics
+
+
+def test_anchors_and_controllers_move_by_optimizer_steps(folder: Path) -> None:
+    """Two updates a rollout, refresh every three: versions 0 1 2 after 2, 4 and 6 updates."""
+    recipe, state, config = make("video", folder, steps=3)
+    versions, coefficients = [], []
+    for _ in range(3):
+        metrics = train_step(recipe, state, config, RANKS)
+        versions.append(state.anchors["periodic"].version)
+        coefficients.append(state.controllers["periodic/denoise"].value)
+        assert metrics["rollout/log_prob_gap"] == 0.0
+    assert versions == [0, 1, 2]
+    assert state.updates == 6
+    assert len(set(coefficients)) == 3
+
+
+def test_the_stepwise_anchor_holds_the_weights_of_one_step_ago(folder: Path) -> None:
+    recipe, state, config = make("video", folder, updates_per_rollout=1)
+    train_step(recipe, state, config, RANKS)
+    name, p = next(iter(trainable(recipe.policy.module).items()))
+    before = p.detach().clone()
+    train_step(recipe, state, config, RANKS)
+    assert torch.equal(state.anchors["stepwise"].weights[name], before)
+    assert not torch.equal(p.detach(), before)
+
+
+def test_a_gradient_that_is_not_finite_moves_no_clock(folder: Path) -> None:
+    recipe, state, config = make("video", folder)
+    weights = trainable(recipe.policy.module)
+    before = {name: p.detach().clone() for name, p in weights.items()}
+    for p in weights.values():
+        p.grad = torch.full_like(p, torch.nan)
+    found = update(recipe, state, config, RANKS, {"kl/periodic/denoise": 1.0}, 4)
+    assert found["skipped_update"] == 1.0
+    assert state.updates == 0
+    assert state.controllers == {}
+    assert state.anchors["stepwise"].version == 0
+    assert all(torch.equal(before[name], p) for name, p in weights.items())
+
+
+def test_an_unscored_sample_trains_nothing_and_is_counted(folder: Path) -> None:
+    recipe, state, config = make("video", folder)
+    dropped = recipe.rewards.rewards["motion_direction"]
+
+    class Flaky:
+        def __call__(self, samples):
+            scores = dropped(samples)
+            scores[0] = torch.nan
+            return scores
+
+    recipe.rewards.rewards["motion_direction"] = Flaky()
+    metrics = train_step(recipe, state, config, RANKS)
+    assert metrics["reward/motion_direction/missing"] == 1.0
+    assert torch.isfinite(torch.tensor(metrics["grad_norm"]))
+    assert metrics["skipped_update"] == 0.0
+
+
+def test_weights_of_all_ranks_add_to_one_mean(folder: Path) -> None:
+    recipe, state, _ = make("vlm", folder)
+    rollout = weigh_globally(roll(recipe, state), RANKS)
+    assert rollout.weights["token"].sum().item() == pytest.approx(1.0, abs=1e-6)
