@@ -4,49 +4,24 @@ from dataclasses import replace
 
 import pytest
 import torch
-from PIL import Image
 
-from mmrl.models.qwen_vl import QwenVlModel, VlmInputs
+from mmrl.config import ConfigError
+from mmrl.models.qwen_vl import VlmInputs
 from mmrl.policies.vlm import TokenReplay, VlmPolicy
 from mmrl.types import Prompt
-from pipelines.tiny.qwen2_5_vl import SPECIAL, build_processor
-from pipelines.tiny.qwen_models import Size, build_model
+from tests.tiny_vlm import FAMILIES, noise_prompts, random_policy
 
-FAMILIES = ["qwen2_vl", "qwen2_5_vl"]
-QUESTIONS = ("what is it?", "what is it?", "is the picture bright or is it dark, would you say?")
 GROUP = 3
 
 
 @pytest.fixture(scope="module")
 def prompts(tmp_path_factory) -> list[Prompt]:
-    """Three noise pictures; the last question is longer than the others."""
-    folder = tmp_path_factory.mktemp("pictures")
-    generator = torch.Generator().manual_seed(0)
-    made = []
-    for index, question in enumerate(QUESTIONS):
-        pixels = torch.randint(256, (112, 112, 3), generator=generator, dtype=torch.uint8)
-        path = folder / f"{index}.png"
-        Image.fromarray(pixels.numpy()).save(path)
-        made.append(Prompt(question, (path,), "A"))
-    return made
-
-
-@pytest.fixture(scope="module")
-def processor():
-    return build_processor(QUESTIONS)
+    return noise_prompts(tmp_path_factory.mktemp("pictures"))
 
 
 @pytest.fixture(params=FAMILIES)
-def policy(request, processor) -> VlmPolicy:
-    torch.manual_seed(0)
-    tokenizer = processor.tokenizer
-    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL}
-    module = build_model(request.param, ids, len(tokenizer), Size(width=64, layers=2, vision=2))
-    for weights in module.parameters():
-        if weights.ndim > 1:
-            torch.nn.init.normal_(weights, std=0.08)  # far from uniform, so that errors show
-    model = QwenVlModel(module.eval(), processor)
-    return VlmPolicy(model, max_new_tokens=6, rows=6, temperature=0.7)
+def policy(request) -> VlmPolicy:
+    return random_policy(request.param)
 
 
 def plain_log_probs(policy: VlmPolicy, inputs: VlmInputs, answers: torch.Tensor) -> torch.Tensor:
@@ -182,3 +157,8 @@ def test_sampled_frequencies_follow_the_model(policy, prompts):
     share = (chosen == top).float().mean()
     expected = likelihood[chosen == top][0]
     assert abs(share - expected) < 4 * (expected * (1 - expected) / 512).sqrt()
+
+
+def test_a_template_without_a_place_for_the_question_is_refused(policy):
+    with pytest.raises(ConfigError, match="prompt_template: has no .question"):
+        replace(policy, prompt_template="What is it?")
