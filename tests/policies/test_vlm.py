@@ -160,5 +160,5 @@ def test_sampled_frequencies_follow_the_model(policy, prompts):
 
 
 def test_a_template_without_a_place_for_the_question_is_refused(policy):
-    with pytest.raises(ConfigError, match="prompt_template: has no .question"):
+    with pytest.raises(ConfigError, match=r"prompt_template: has no .question"):
         replace(policy, prompt_template="What is it?")
