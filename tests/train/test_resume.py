@@ -45,9 +45,16 @@ def start(*words: str) -> subprocess.Popen[str]:
 
 
 def finish(*words: str) -> tuple[int, str]:
-    process = start(*words)
-    out, _ = process.communicate(timeout=300)
+    with start(*words) as process:
+        out, _ = process.communicate(timeout=300)
     return process.returncode, out
+
+
+def kill_at(run: Path, step: int, *words: str) -> None:
+    with start(*words) as process:
+        wait_for_step(process, run, step)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
 
 
 def steps_written(run: Path) -> int:
@@ -87,24 +94,20 @@ def test_kill_9_and_resume_equal_the_uninterrupted_run(family: str, tmp_path: Pa
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     code, out = finish("train", str(write_config(family, whole)))
     assert code == 0, out
-    process = start("train", str(write_config(family, cut)))
-    for step in (1, 3):
-        wait_for_step(process, cut, step)
-        process.kill()
-        assert process.wait() == -signal.SIGKILL
-        process = start("resume", str(cut))
-    out, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, out
+    kill_at(cut, 1, "train", str(write_config(family, cut)))
+    kill_at(cut, 3, "resume", str(cut))
+    code, out = finish("resume", str(cut))
+    assert code == 0, out
     assert_same_end(whole, cut)
 
 
 @pytest.mark.slow
 def test_sigterm_saves_at_the_step_boundary_and_says_so(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    process = start("train", str(write_config("video", run, steps=200)))
-    wait_for_step(process, run, 1)
-    process.terminate()
-    out, _ = process.communicate(timeout=120)
+    with start("train", str(write_config("video", run, steps=200))) as process:
+        wait_for_step(process, run, 1)
+        process.terminate()
+        out, _ = process.communicate(timeout=120)
     assert process.returncode == EXIT_STOPPED, out
     assert "mmrl resume" in out
     found = newest_sound(run / "checkpoints")
