@@ -28,7 +28,15 @@ FLOORS = {
         "mmrl.trust_region.controller",
     ),
     2: ("mmrl.reward", "mmrl.policies", "mmrl.models", "mmrl.data", "mmrl.trust_region.weights"),
-    3: ("mmrl.recipe", "mmrl.train", "mmrl.evaluate", "mmrl.report", "mmrl.cli", "mmrl.demo", "mmrl.launch"),
+    3: (
+        "mmrl.recipe",
+        "mmrl.train",
+        "mmrl.evaluate",
+        "mmrl.report",
+        "mmrl.cli",
+        "mmrl.demo",
+        "mmrl.launch",
+    ),
     4: ("pipelines", "rewards"),
 }
 PURE = {"torch", "jaxtyping", "einops", "pydantic"}

@@ -17,7 +17,7 @@ from torch import Tensor
 
 MIN_ORDER = 64
 TERMS = 10
-START_ABOVE = 128
+START_ABOVE = 64
 """Orders above the highest asked one where the backward recurrence begins."""
 
 
@@ -97,43 +97,63 @@ def log_bessel(order: float, x: Float[Tensor, "*N"]) -> Float[Tensor, "*N"]:
 def _ratios(order: float, x: Tensor, count: int) -> list[Tensor]:
     """I_{v+1} / I_v for v = order .. order + count - 1, by 1 / r_{v-1} = r_v + 2 v / x.
 
-    The recurrence starts far above with Amos' bound, which is already close there.
+    The recurrence starts at an order where I' / I = r + v / x is known from the expansion.
     """
     top = order + count + START_ABOVE
-    ratio = x / (top + 0.5 + torch.sqrt((top + 1.5) ** 2 + x**2))
+    powers, slopes = _debye_sums(top, x)
+    root = torch.sqrt(top**2 + x**2)
+    ratio = (root * slopes / powers - top) / x
     found = []
     for below in range(count + START_ABOVE):
-        ratio = 1 / (ratio + 2 * (top - below) / x)
-        if top - below - 1 < order + count:
+        order_above = top - below
+        ratio = 1 / (ratio + 2 * order_above / x)
+        if order_above - 1 < order + count:
             found.append(ratio)
     return found[::-1]
 
 
 def _log_bessel_uniform(order: float, x: Tensor) -> Tensor:
     root = torch.sqrt(order**2 + x**2)
-    p = order / root
-    series = torch.ones_like(x)
-    for k, coefficients in enumerate(_debye(TERMS)[1:], start=1):
-        term = torch.zeros_like(x)
-        for c in reversed(coefficients):
-            term = term * p + c
-        series = series + term / order**k
+    powers, _ = _debye_sums(order, x)
     exponent = root + order * (x.log() - torch.log(order + root))
-    return exponent - 0.5 * torch.log(2 * math.pi * root) + series.log()
+    return exponent - 0.5 * torch.log(2 * math.pi * root) + powers.log()
+
+
+def _debye_sums(order: float, x: Tensor) -> tuple[Tensor, Tensor]:
+    """sum_k U_k(p) / v^k of I_v and sum_k V_k(p) / v^k of I_v', p = v / |(v, x)|."""
+    p = order / torch.sqrt(order**2 + x**2)
+    sums = []
+    for table in _debye(TERMS):
+        total = torch.zeros_like(x)
+        for k, coefficients in enumerate(table):
+            term = torch.zeros_like(x)
+            for c in reversed(coefficients):
+                term = term * p + c
+            total = total + term / order**k
+        sums.append(total)
+    return sums[0], sums[1]
 
 
 @lru_cache(maxsize=1)
-def _debye(terms: int) -> tuple[tuple[float, ...], ...]:
-    """Coefficients of U_k(p): U_{k+1} = p^2 (1 - p^2) U_k' / 2 + int_0^p (1 - 5 t^2) U_k dt / 8."""
-    found = [[Fraction(1)]]
+def _debye(terms: int) -> tuple[tuple[tuple[float, ...], ...], tuple[tuple[float, ...], ...]]:
+    """Coefficients of U_k(p) and V_k(p), lowest power first (DLMF 10.41.10 and 10.41.11).
+
+    U_{k+1} = p^2 (1 - p^2) U_k' / 2 + int_0^p (1 - 5 t^2) U_k dt / 8,
+    V_{k+1} = U_{k+1} - p (1 - p^2) U_k / 2 - p^2 (1 - p^2) U_k'.
+    """
+    u, v = [[Fraction(1)]], [[Fraction(1)]]
     for _ in range(terms):
-        u = found[-1]
-        following = [Fraction(0)] * (len(u) + 3)
-        for n, c in enumerate(u):
-            following[n + 1] += c * n / 2 + c / (8 * (n + 1))
-            following[n + 3] -= c * n / 2 + 5 * c / (8 * (n + 3))
-        found.append(following)
-    return tuple(tuple(float(c) for c in row) for row in found)
+        power = [Fraction(0)] * (len(u[-1]) + 3)
+        slope = list(power)
+        for n, c in enumerate(u[-1]):
+            power[n + 1] += c * n / 2 + c / (8 * (n + 1))
+            power[n + 3] -= c * n / 2 + 5 * c / (8 * (n + 3))
+            slope[n + 1] -= c / 2 + c * n
+            slope[n + 3] += c / 2 + c * n
+        u.append(power)
+        v.append([a + b for a, b in zip(power, slope, strict=True)])
+    as_floats = tuple(tuple(tuple(float(c) for c in row) for row in table) for table in (u, v))
+    return as_floats[0], as_floats[1]
 
 
 def _checked(kappa: Tensor, dim: int) -> tuple[Tensor, float]:

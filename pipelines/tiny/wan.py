@@ -17,8 +17,16 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 import mmrl.torchvision_fix  # noqa: F401
 from pipelines.tiny.wan_vae import LATENT_CHANNELS, to_vae
-from pipelines.tiny.world import COLOURS, DIGITS, DIRECTIONS, Combination, choose
-from pipelines.tiny.world import combinations, draw, write_prompts
+from pipelines.tiny.world import (
+    COLOURS,
+    DIGITS,
+    DIRECTIONS,
+    Combination,
+    choose,
+    combinations,
+    draw,
+    write_prompts,
+)
 
 ASSETS = Path("assets")
 STEPS, BATCH, LR = 2000, 32, 1e-3

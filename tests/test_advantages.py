@@ -1,0 +1,67 @@
+"""Advantages: references, degenerate groups, samples that could not be scored."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmrl.advantages import centered, group_normalized, leave_one_out
+
+GOLDEN = Path(__file__).parent / "golden"
+OBJECTIVES = json.loads((GOLDEN / "objectives.json").read_text())
+SAGE = json.loads((GOLDEN / "sage_aux.json").read_text())["advantages"]
+
+
+def groups(values: list[float]) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64).view(2, -1)
+
+
+@pytest.mark.parametrize(
+    ("case", "function"),
+    [
+        ("adv_grpo_eps1e-06", lambda r: group_normalized(r, eps=1e-6)),
+        ("adv_dr_grpo", centered),
+        ("adv_rloo", leave_one_out),
+        ("adv_degenerate_groups", group_normalized),
+    ],
+)
+def test_advantages_equal_the_reference(case: str, function) -> None:
+    found = OBJECTIVES[case]
+    torch.testing.assert_close(
+        function(groups(found["inputs"]["rewards"])), groups(found["expected"]["advantages"])
+    )
+
+
+def test_population_std_is_sage_grpos_advantage() -> None:
+    rewards = torch.tensor(SAGE["rewards"], dtype=torch.float64)
+    expected = torch.tensor(SAGE["sage_population_std_clamp1e6"], dtype=torch.float64)
+    torch.testing.assert_close(
+        group_normalized(rewards, std="population", eps=1e-12), expected, atol=1e-9, rtol=1e-9
+    )
+
+
+@pytest.mark.parametrize("function", [centered, group_normalized, leave_one_out])
+def test_an_unscored_sample_gets_0_and_leaves_the_others_as_if_absent(function) -> None:
+    rewards = torch.tensor([[1.0, 2.0, float("nan"), 4.0]], dtype=torch.float64)
+    found = function(rewards)
+    assert found[0, 2] == 0
+    kept = function(rewards[:, [0, 1, 3]])
+    torch.testing.assert_close(found[:, [0, 1, 3]], kept)
+
+
+@pytest.mark.parametrize("function", [centered, group_normalized, leave_one_out])
+def test_equal_rewards_and_lone_samples_get_exactly_0(function) -> None:
+    nan = float("nan")
+    rewards = torch.tensor([[0.1] * 3, [0.7, nan, nan], [nan, nan, nan]])
+    assert function(rewards).tolist() == [[0.0] * 3] * 3
+
+
+def test_normalized_advantages_ignore_scale_and_shift() -> None:
+    rewards = torch.tensor([[1.0, 2.0, 5.0], [0.0, 0.5, -1.0]], dtype=torch.float64)
+    torch.testing.assert_close(
+        group_normalized(3 * rewards + 7, eps=0), group_normalized(rewards, eps=0)
+    )
+    assert group_normalized(rewards, eps=0).std(dim=1).tolist() == pytest.approx([1, 1])
