@@ -1,0 +1,187 @@
+"""How much a shared prefix saves: `python benchmarks/shared_prefix.py [--trl] [--repeats N]`.
+
+One picture of 256 image tokens, G = 8 answers of 64 tokens, a Qwen2-VL of 37 M parameters with
+random weights. Both ways do the same work on the same answers: the shared prefix runs picture and
+prompt once, the plain way runs them for every answer. `--trl` also times a whole step of TRL's
+GRPOTrainer on the same model and prompt (`pip install trl datasets`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from mmrl.advantages import group_normalized
+from mmrl.models.qwen_vl import QwenVlModel
+from mmrl.objectives.grpo import Clip, Grpo
+from mmrl.policies.vlm import TokenReplay, VlmPolicy
+from mmrl.types import ActionStats, Prompt, Rollout
+from pipelines.tiny.qwen2_5_vl import build_processor
+from pipelines.tiny.qwen_models import SPECIAL, Size, build_model
+
+GROUP, NEW_TOKENS, SIDE = 8, 64, 448
+QUESTION = "Describe the picture, then say which of the four options is right and why. " * 2
+SIZE, VOCABULARY = Size(width=512, layers=6, vision=4), 16_384
+
+
+def main() -> None:
+    """Time every part and print one table."""
+    parser = argparse.ArgumentParser(description="Time the shared prefix.")
+    parser.add_argument("--trl", action="store_true", help="also time TRL's GRPOTrainer")
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        policy, prompt = setup(Path(folder))
+        report(policy, prompt, arguments.repeats)
+        if arguments.trl:
+            trl_step(policy, prompt, arguments.repeats, Path(folder))
+
+
+def setup(folder: Path) -> tuple[VlmPolicy, Prompt]:
+    """The model with random weights, and a picture of noise."""
+    torch.manual_seed(0)
+    processor = build_processor([QUESTION])
+    processor.image_processor.size = {"shortest_edge": SIDE**2, "longest_edge": SIDE**2}
+    tokenizer = processor.tokenizer
+    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL}
+    model = QwenVlModel(build_model("qwen2_vl", ids, VOCABULARY, SIZE).eval(), processor)
+    model.tokenizer.eos_token_id = VOCABULARY  # never drawn, so answers run full length
+    path = folder / "noise.png"
+    Image.effect_noise((SIDE, SIDE), 80).convert("RGB").save(path)
+    policy = VlmPolicy(model, max_new_tokens=NEW_TOKENS, rows=GROUP)
+    return policy, Prompt(QUESTION, (path,))
+
+
+def report(policy: VlmPolicy, prompt: Prompt, repeats: int) -> None:
+    """Replay and whole step, the two ways in turn, so that a busy machine slows both."""
+    rollout = policy.rollout([prompt], GROUP, [0])
+    assert isinstance(rollout.replay, TokenReplay)
+    inputs = rollout.replay.prompts[0]
+    images = int((inputs.types == 1).sum())
+    texts, new = len(inputs.ids) - images, rollout.replay.ids.shape[1]
+    weights = sum(weight.numel() for weight in policy.module.parameters())
+    print(
+        f"{weights / 1e6:.0f} M parameters, {images} image + {texts} text tokens, {new} new, "
+        f"G = {GROUP}, {torch.get_num_threads()} threads"
+    )
+    optimizer = torch.optim.AdamW(policy.module.parameters(), lr=1e-6)
+
+    def shared_replay() -> None:
+        backward(policy.evaluate(rollout)["token"].log_probs, rollout)
+
+    def plain_replay() -> None:
+        backward(plain_log_probs(policy, rollout), rollout)
+
+    def shared_step() -> None:
+        found = policy.rollout([prompt], GROUP, [1])
+        backward(policy.evaluate(found)["token"].log_probs, found)
+        optimizer.step()
+
+    def plain_step() -> None:
+        found = policy.rollout([prompt] * GROUP, 1, list(range(GROUP)))
+        backward(plain_log_probs(policy, found), found)
+        optimizer.step()
+
+    for name, ways in (
+        ("replay", (shared_replay, plain_replay)),
+        ("whole step", (shared_step, plain_step)),
+    ):
+        shared, plain = measure(ways, repeats)
+        print(f"{name:12s} shared {shared:6.2f} s   plain {plain:6.2f} s   {plain / shared:4.1f} x")
+
+
+def plain_log_probs(policy: VlmPolicy, rollout: Rollout) -> torch.Tensor:
+    """Every answer with its own copy of picture and prompt through the model's own forward."""
+    replay = rollout.replay
+    assert isinstance(replay, TokenReplay)
+    inputs, rows = replay.prompts[0], len(replay.ids)
+    assert inputs.pixels is not None and inputs.grid is not None
+    ids = torch.cat([inputs.ids.expand(rows, -1), replay.ids], dim=1)
+    types = torch.cat([inputs.types.expand(rows, -1), torch.zeros_like(replay.ids)], dim=1)
+    logits = policy.module(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        mm_token_type_ids=types,
+        pixel_values=inputs.pixels.repeat(rows, 1),
+        image_grid_thw=inputs.grid.repeat(rows, 1),
+        use_cache=False,
+        logits_to_keep=replay.ids.shape[1] + 1,
+    ).logits[:, :-1]
+    return logits.log_softmax(-1).gather(-1, replay.ids[..., None])[..., 0]
+
+
+def backward(log_probs: torch.Tensor, rollout: Rollout) -> None:
+    """The gradient of GRPO's loss for made-up rewards."""
+    rewards = torch.arange(GROUP, dtype=torch.float32)[None]
+    loss, _ = Grpo({"token": Clip(0.2, 0.2)})(
+        {"token": ActionStats(log_probs)}, {}, rollout, group_normalized(rewards).flatten()
+    )
+    loss.backward()
+
+
+def measure(ways: tuple[Callable[[], None], ...], repeats: int) -> list[float]:
+    """Median seconds of each way after one warm-up, taken in turn."""
+    found: list[list[float]] = [[] for _ in ways]
+    for repeat in range(repeats + 1):
+        for times, way in zip(found, ways, strict=True):
+            began = time.perf_counter()
+            way()
+            if repeat:
+                times.append(time.perf_counter() - began)
+    return [statistics.median(times) for times in found]
+
+
+def trl_step(policy: VlmPolicy, prompt: Prompt, steps: int, folder: Path) -> None:
+    """Seconds a step of TRL's GRPOTrainer: one prompt, the same model, group and lengths."""
+    try:
+        from datasets import Dataset  # pyright: ignore[reportMissingImports]
+        from trl import GRPOConfig, GRPOTrainer  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        print(f"TRL is not here ({error}); `pip install trl datasets`, then run again")
+        return
+    row = {
+        "prompt": [{"role": "user", "content": prompt.text}],
+        "image": Image.open(prompt.images[0]),
+    }
+    times: list[float] = []
+
+    def reward(completions, **_) -> list[float]:
+        times.append(time.perf_counter())
+        return [float(index) for index in range(len(completions))]
+
+    trainer = GRPOTrainer(
+        model=policy.module,
+        processing_class=policy.model.processor,
+        reward_funcs=reward,
+        train_dataset=Dataset.from_list([row] * 8),
+        args=GRPOConfig(
+            output_dir=str(folder),
+            per_device_train_batch_size=GROUP,
+            num_generations=GROUP,
+            max_completion_length=NEW_TOKENS,
+            generation_kwargs={"min_new_tokens": NEW_TOKENS},
+            max_steps=steps + 2,
+            beta=0.0,
+            learning_rate=1e-6,
+            use_cpu=not torch.cuda.is_available(),
+            bf16=False,
+            gradient_checkpointing=False,
+            save_strategy="no",
+            report_to="none",
+        ),
+    )
+    trainer.train()
+    gaps = [after - before for before, after in pairwise(times[1:])]
+    print(f"TRL GRPOTrainer, whole step {statistics.median(gaps):6.2f} s")
+
+
+if __name__ == "__main__":
+    main()
