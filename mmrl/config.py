@@ -139,13 +139,13 @@ def _expected(issue: Mapping[str, Any]) -> str:
     return str(issue["msg"]).removeprefix("Input should be ")
 
 
-def _is_union_tag(part: object, tree: Any, location: Sequence[object]) -> bool:
+def _is_union_tag(part: object, tree: Any, location: Sequence[Any]) -> bool:
     """pydantic puts the tag of a union into the location; a user never wrote it."""
-    node = tree
+    node: Any = tree
     for step in location:
-        if (isinstance(node, Mapping) and step in node) or (
-            isinstance(node, list) and isinstance(step, int) and step < len(node)
-        ):
+        named = isinstance(node, Mapping) and step in node
+        listed = isinstance(node, list) and isinstance(step, int) and step < len(node)
+        if named or listed:
             node = node[step]
         elif step is part:
             return step != location[-1]

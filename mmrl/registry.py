@@ -116,9 +116,17 @@ def _registered(file: Path) -> list[Listed]:
     items = []
     text = file.read_text(encoding="utf-8")
     for node in ast.walk(ast.parse(text)) if ".register(" in text else ():
-        for mark in getattr(node, "decorator_list", ()):
-            called = isinstance(mark, ast.Call) and isinstance(mark.func, ast.Attribute)
-            if called and mark.func.attr == "register" and isinstance(mark.args[0], ast.Constant):
-                summary = (ast.get_docstring(node) or "").split("\n")[0]
-                items.append(Listed(str(mark.args[0].value), summary, file))
+        if isinstance(node, ast.ClassDef):
+            summary = (ast.get_docstring(node) or "").split("\n")[0]
+            names = [name for mark in node.decorator_list if (name := _registered_name(mark))]
+            items += [Listed(name, summary, file) for name in names]
     return items
+
+
+def _registered_name(mark: ast.expr) -> str | None:
+    """`name` of a decorator `@anything.register("name")`."""
+    match mark:
+        case ast.Call(func=ast.Attribute(attr="register"), args=[ast.Constant(value=str(name))]):
+            return name
+        case _:
+            return None

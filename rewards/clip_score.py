@@ -1,4 +1,4 @@
-"""CLIPScore of a video: how well its frames fit the prompt, by an open_clip or transformers CLIP."""
+"""CLIPScore of a video: how well its frames fit the prompt."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mmrl.types import VideoSample
 
 @rewards.register("clip_score")
 class ClipScore(RewardConfig):
-    """weight * max(0, mean over frames of cos(image, text)) (Hessel et al., arXiv:2104.08718, eq. 1).
+    """factor * max(0, mean over frames of cos(image, text)) (CLIPScore, arXiv:2104.08718, eq. 1).
 
     The original puts "A photo depicts " before a caption; generation papers drop it, and so does
     the default. Frames are the centres of equal segments of the clip.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmrl.diffusion.transitions import Transition, TransitionKind, Variant, transition
 
-State = Float[Tensor, "B *D"]
+State = Float[Tensor, "B ..."]
 
 
 @dataclass(frozen=True)

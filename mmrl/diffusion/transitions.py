@@ -24,15 +24,15 @@ RELEASED_SIGMA_CLAMP = 0.997
 class Transition:
     """Gaussian of the next state: mean, one std for every element, and the estimate of the data."""
 
-    mean: Float[Tensor, B * D]
+    mean: Float[Tensor, "B ..."]
     std: Float[Tensor, ""]
-    denoised: Float[Tensor, B * D]
+    denoised: Float[Tensor, "B ..."]
 
 
 def transition(
     kind: TransitionKind,
-    x: Float[Tensor, B * D],
-    velocity: Float[Tensor, B * D],
+    x: Float[Tensor, "B ..."],
+    velocity: Float[Tensor, "B ..."],
     sigma: float,
     sigma_next: float,
     *,

@@ -1,5 +1,9 @@
 """CLIP models as image and text embeddings, from an open_clip or a transformers folder."""
 
+# pyright: reportCallIssue=false, reportArgumentType=false, reportAttributeAccessIssue=false
+# pyright: reportOptionalMemberAccess=false
+# (the libraries behind this adapter type their own returns loosely)
+
 from __future__ import annotations
 
 import json

@@ -1,5 +1,9 @@
 """Wan 2.1 text-to-video: the real diffusers pipeline as encode, velocity and decode."""
 
+# pyright: reportCallIssue=false, reportArgumentType=false, reportAttributeAccessIssue=false
+# pyright: reportOptionalMemberAccess=false
+# (the libraries behind this adapter type their own returns loosely)
+
 from __future__ import annotations
 
 from collections.abc import Sequence

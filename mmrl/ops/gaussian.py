@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def log_prob(
-    x: Float[Tensor, B * D], mean: Float[Tensor, B * D], std: Float[Tensor, "*S"]
+    x: Float[Tensor, "B ..."], mean: Float[Tensor, "B ..."], std: Float[Tensor, ...]
 ) -> Float[Tensor, " B"]:
     """mean_d [-(x - mean)^2 / (2 std^2) - ln std - ln(2 pi) / 2], `std` of 0 dims or one a row.
 
@@ -24,7 +24,7 @@ def log_prob(
 
 
 def kl(
-    mean: Float[Tensor, B * D], anchor_mean: Float[Tensor, B * D], std: Float[Tensor, "*S"]
+    mean: Float[Tensor, "B ..."], anchor_mean: Float[Tensor, "B ..."], std: Float[Tensor, ...]
 ) -> Float[Tensor, " B"]:
     """mean_d (mean - anchor_mean)^2 / (2 std^2): KL of two Gaussians of one std, per element.
 

@@ -41,7 +41,9 @@ def add_lora(module: nn.Module, config: LoraConfig, *, seed: int) -> None:
         torch.manual_seed(seed)
         module.add_adapter(  # pyright: ignore[reportCallIssue]
             PeftLoraConfig(
-                r=config.rank, lora_alpha=config.alpha, target_modules=list(config.targets)
+                r=config.rank,
+                lora_alpha=config.alpha,  # pyright: ignore[reportArgumentType]  # any number will do
+                target_modules=list(config.targets),
             )
         )
 

@@ -42,7 +42,8 @@ class Ranks:
         if self.world > 1:
             device = self.accelerator.device
             reduced = self.accelerator.reduce(packed.to(device), reduction="sum")
-            packed = reduced.cpu()  # pyright: ignore[reportAttributeAccessIssue]
+            assert isinstance(reduced, torch.Tensor)
+            packed = reduced.cpu()
         return dict(zip(names, packed.tolist(), strict=True))
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -52,6 +53,7 @@ class Ranks:
         learning = list(parameters)
         flat = torch.cat([_gradient(p).flatten() for p in learning])
         flat = self.accelerator.reduce(flat, reduction="sum")
+        assert isinstance(flat, torch.Tensor)
         for p, gradient in zip(learning, flat.split([p.numel() for p in learning]), strict=True):
             p.grad = gradient.view_as(p).clone()
 

@@ -2,8 +2,9 @@
 
 tiny-clip learns which caption belongs to a frame, tiny-pick which of two frames fits a caption
 better (PickScore's loss). They share no weight and no seed. A still frame cannot show a direction,
-so half of their captions name a random one, which teaches them to pass it over. Frames pass through the video VAE half of the time and are
-blurred, shaded and made noisy, so that generated frames are nothing new to them.
+so half of their captions name a random one, which teaches them to pass it over. Half of the
+frames went through the video VAE, and all are blurred, shaded or noisy, so that generated frames
+are nothing new.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ def caption(one: Combination) -> str:
 
 
 def build_tokenizer():
-    """CLIP's own word rule over a small vocabulary, start and end marks, end with the highest id."""
+    """One token a word, start and end marks; the end has the highest id, as CLIP pools there."""
     from transformers import PreTrainedTokenizerFast
 
     words = ["<pad>", "<unk>", "a", "photo", "depicts", "moving", *COLOURS, *DIGITS, *DIRECTIONS]

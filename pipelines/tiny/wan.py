@@ -1,4 +1,4 @@
-"""Train assets/tiny-wan, a Wan pipeline of moving digits: `python -m pipelines.tiny.wan VAE_FOLDER`.
+"""Train assets/tiny-wan, moving digits: `python -m pipelines.tiny.wan VAE_FOLDER`.
 
 Captions are noisy as web captions are: each attribute is replaced by a random one in a third of
 the videos. The model draws clean digits and follows its prompt only in part, which leaves

@@ -1,4 +1,4 @@
-"""Flow-GRPO (arXiv:2505.05470): the ODE of a flow model as an SDE, a clipped ratio, a fixed anchor."""
+"""Flow-GRPO (arXiv:2505.05470): a flow model's ODE as an SDE, a clipped ratio, a fixed anchor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mmrl.trust_region.schedule import FixedAnchor, TrustRegion
 class FlowGrpo(PipelineConfig):
     """Flow-GRPO: align a flow-matching model with a noisy sampler and a fixed KL anchor."""
 
-    pipeline: Literal["flow_grpo"] = "flow_grpo"
+    pipeline: str = "flow_grpo"
     video: VideoConfig
     sampling: SamplingConfig = SamplingConfig(transition="flow", num_steps=10, eta=0.7, shift=3.0)
     clip: float = 1e-4

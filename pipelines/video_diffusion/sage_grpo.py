@@ -30,7 +30,7 @@ DUAL_ANCHOR = TrustRegion(
 class SageGrpo(PipelineConfig):
     """SAGE-GRPO: align a video diffusion model with an exact SDE and a dual moving anchor."""
 
-    pipeline: Literal["sage_grpo"] = "sage_grpo"
+    pipeline: str = "sage_grpo"
     video: VideoConfig
     sampling: SamplingConfig = SamplingConfig(transition="sage", num_steps=20, eta=0.5)
     equalize: bool = True

@@ -28,7 +28,7 @@ TEMPLATES = {
 class MedR1(PipelineConfig):
     """Med-R1: train a vision-language model on medical questions with rule-based rewards."""
 
-    pipeline: Literal["med_r1"] = "med_r1"
+    pipeline: str = "med_r1"
     group_size: int = 4
     template: Literal["think", "no_think"] = "think"
     max_new_tokens: int = Field(default=256, ge=1)

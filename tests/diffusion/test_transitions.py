@@ -125,7 +125,7 @@ def test_fixed_sage_is_finite_and_positive_for_any_step_count(num_steps: int) ->
 
 def test_released_sage_with_many_steps_is_a_clear_error_instead_of_nan() -> None:
     sigmas = shifted_sigmas(68, 5.0).tolist()
-    with pytest.raises(ValueError, match="negative .* fewer steps or variant 'fixed'"):
+    with pytest.raises(ValueError, match=r"negative .* fewer steps or variant 'fixed'"):
         step_variance("sage", 1.0, sigmas[1], eta=0.5, sigma_1=sigmas[1], variant="released")
 
 
