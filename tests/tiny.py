@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def video_config(output: Path, steps: int = 2, **train: Any) -> dict[str, Any]:
         "sampling": {"transition": "sage", "num_steps": 3, "eta": 0.5, "shift": 3.0},
         "clip": 1e-3,
         "rewards": {"motion_direction": {"weight": 1.0}, "smoothness": {"weight": 0.5}},
-        "trust_region": TRUST_REGION,
+        "trust_region": deepcopy(TRUST_REGION),
         "train": train_section(steps, **train),
     }
 
@@ -66,7 +67,7 @@ def vlm_config(output: Path, data: Path, steps: int = 2, **train: Any) -> dict[s
         "group_size": 2,
         "max_new_tokens": 12,
         "rewards": {"accuracy": {"weight": 1.0}, "answer_format": {"weight": 0.5}},
-        "trust_region": TRUST_REGION,
+        "trust_region": deepcopy(TRUST_REGION),
         "train": train_section(steps, **train),
     }
 

@@ -1,0 +1,127 @@
+"""What a person types: one clear line for a mistake, exit status 2, and quick answers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from mmrl.config import UserError
+from mmrl.train.loop import load_config, start
+from tests.tiny import video_config, vlm_config, write_pictures
+
+
+def mmrl(*words: str) -> subprocess.CompletedProcess[str]:
+    code = "from mmrl.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
+    )
+
+
+def change(tree: dict, key: str, value: object) -> dict:
+    node = tree
+    *parents, last = key.split(".")
+    for part in parents:
+        node = node[part]
+    node[last] = value
+    return tree
+
+
+MISTAKES = {
+    "unknown key": (
+        ("trust_region.periodic.refresh_evry", 3),
+        r"trust_region\.periodic\.refresh_evry: unknown key; did you mean 'refresh_every'\?"
+        r" \(known: coefficient, refresh_every\)",
+    ),
+    "group of one": (("group_size", 1), r"group_size: a group of 1 has no advantage; need >= 2"),
+    "wrong type": (("group_size", "eight"), r"group_size: expected int, got 'eight'"),
+    "missing model folder": (("model", "./nowhere"), r"model: no folder \./nowhere"),
+    "folder without a model": (("model", "tests"), r"model: tests holds no model_index\.json"),
+    "reward with a typo": (
+        ("rewards", {"smoothnes": {}}),
+        r"rewards\.smoothnes: no reward named 'smoothnes'; did you mean 'smoothness'\?",
+    ),
+    "reward field with a typo": (
+        ("rewards", {"smoothness": {"tolerence": 1}}),
+        r"rewards\.smoothness\.tolerence: unknown key; did you mean 'tolerance'\?",
+    ),
+    "LoRA that matches nothing": (
+        ("lora", {"targets": ["q_proj"]}),
+        r"lora\.targets: 'q_proj' matches no linear layer of WanTransformer3DModel",
+    ),
+    "deterministic plan": (
+        ("sampling.transition", "ode"),
+        r"sampling\.transition: every step is deterministic, .* choose sage, flow",
+    ),
+    "no noise": (("sampling.eta", 0), r"sampling\.transition: every step is deterministic"),
+    "rows that cut a group": (("train.rows", 3), r"train\.rows: 3 rows cut a group of 2"),
+    "pipeline with a typo": (("pipeline", "sage_gpro"), r"pipeline: .* did you mean 'sage_grpo'"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_in_a_config_is_one_line_that_names_the_key(name: str, tmp_path: Path) -> None:
+    (key, value), message = MISTAKES[name]
+    tree = change(video_config(tmp_path / "run"), key, value)
+    with pytest.raises(UserError, match=message):
+        start(load_config(tree))
+
+
+def test_a_broken_prompt_line_is_named_by_its_number(tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"text": "a red three moving left"}\n{"text": oops}\n')
+    tree = change(video_config(tmp_path / "run"), "prompts", str(prompts))
+    with pytest.raises(UserError, match=r"prompts\.jsonl:2: not valid JSON"):
+        start(load_config(tree))
+
+
+def test_a_corrupt_image_is_named_with_its_line(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "data")
+    picture = tmp_path / "data" / "3.png"
+    picture.write_bytes(picture.read_bytes()[:200])
+    with pytest.raises(UserError, match=r"prompts\.jsonl:4: image .*3\.png cannot be read"):
+        folder = tmp_path / "data"
+        tree = vlm_config(tmp_path / "run", tmp_path / "other")
+        start(load_config(change(tree, "prompts", str(folder / "prompts.jsonl"))))
+
+
+def test_a_mistake_ends_with_status_2_and_one_line(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(video_config(tmp_path / "run")), encoding="utf-8")
+    done = mmrl("train", str(config), "train.stepps=3")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "config error: train.stepps: unknown key; did you mean 'steps'? (known: keep_checkpoints, "
+        "optimizer, prompts_per_step, rows, save_every, seed, steps, trackers, "
+        "updates_per_rollout)"
+    ]
+    assert not (tmp_path / "run").exists()
+
+
+def test_show_prints_a_config_that_reads_back_to_the_same(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(video_config(tmp_path / "run")), encoding="utf-8")
+    once = mmrl("show", str(config), "train.optimizer.lr=1e-5")
+    assert once.returncode == 0, once.stderr
+    assert yaml.safe_load(once.stdout)["train"]["optimizer"]["lr"] == 1e-5
+    config.write_text(once.stdout, encoding="utf-8")
+    assert mmrl("show", str(config)).stdout == once.stdout
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "metrics.jsonl").write_text("{}\n")
+    with pytest.raises(UserError, match="already holds a run: `mmrl resume"):
+        start(load_config(video_config(run)))
+
+
+def test_a_picture_survives_the_check_that_a_corrupt_one_fails(tmp_path: Path) -> None:
+    path = write_pictures(tmp_path)
+    with Image.open(tmp_path / "0.png") as image:
+        assert image.size == (112, 112)
+    assert path.is_file()
