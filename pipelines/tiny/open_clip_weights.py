@@ -9,6 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+TOKENIZER = "tiny-clip"
+"""Any name: open_clip then reads the tokenizer from the model's own folder."""
 LAYER = {
     "layer_norm1": "ln_1",
     "layer_norm2": "ln_2",
@@ -46,6 +48,7 @@ def config_of(config) -> dict:
             },
             "text_cfg": {
                 "context_length": text.max_position_embeddings,
+                "hf_tokenizer_name": TOKENIZER,
                 "vocab_size": text.vocab_size,
                 "width": text.hidden_size,
                 "heads": text.num_attention_heads,
