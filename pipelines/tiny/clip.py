@@ -1,20 +1,18 @@
-"""Train assets/tiny-clip and assets/tiny-pick, two judges: `python -m pipelines.tiny.clip`.
+"""Train assets/tiny-clip, a judge of captions and frames: `python -m pipelines.tiny.clip`.
 
-tiny-clip learns which caption belongs to a frame, tiny-pick which of two frames fits a caption
-better (PickScore's loss). They share no weight and no seed. A still frame cannot show a direction,
-so half of their captions name a random one, which teaches them to pass it over. Half of the
-frames went through the video VAE, and all are blurred, shaded or noisy, so that generated frames
-are nothing new.
+A still frame cannot show a direction, so half of the captions name a random one, which teaches the
+model to pass it over. Half of the frames went through the video VAE, and all are blurred, shaded or
+noisy, so that generated frames are nothing new.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from einops import rearrange
 from jaxtyping import Float, Int
 from rich.progress import track
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -34,6 +32,7 @@ from pipelines.tiny.world import (
 )
 
 ASSETS = Path("assets")
+SEED = 0
 STEPS, BATCH, LR = 900, 128, 1e-3
 VIDEOS = 1200
 CONTEXT = 16
@@ -41,16 +40,15 @@ EMBED, WIDTH, LAYERS, HEADS, PATCH = 64, 96, 3, 4, 4
 
 
 def main() -> None:
-    """Train both judges and measure them on held-out handwriting."""
+    """Train the judge and measure it on held-out handwriting."""
     train = Frames.build(VIDEOS, held_out=False, seed=2)
     test = Frames.build(400, held_out=True, seed=3)
     tokenizer = build_tokenizer()
-    for name, seed, loss in (("tiny-clip", 0, contrastive_loss), ("tiny-pick", 7, preference_loss)):
-        torch.manual_seed(seed)
-        model = build_model(len(tokenizer))
-        fit(model, tokenizer, train, loss, seed)
-        save(ASSETS / name, model, tokenizer, open_clip=name == "tiny-clip")
-        print(json.dumps({"model": name, **measure(model, tokenizer, test)}, indent=1))
+    torch.manual_seed(SEED)
+    model = build_model(len(tokenizer))
+    fit(model, tokenizer, train)
+    save(ASSETS / "tiny-clip", model, tokenizer, open_clip=True)
+    sys.stdout.write(json.dumps(measure(model, tokenizer, test), indent=1) + "\n")
 
 
 class Frames:
@@ -154,13 +152,13 @@ def build_model(vocabulary: int):
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=EMBED))
 
 
-def fit(model, tokenizer, frames: Frames, loss_of, seed: int) -> None:
+def fit(model, tokenizer, frames: Frames) -> None:
     """AdamW, one-cycle."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(SEED)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, STEPS, pct_start=0.1)
-    for _ in track(range(STEPS), description=loss_of.__name__):
-        loss = loss_of(model, tokenizer, frames, generator)
+    for _ in track(range(STEPS), description="tiny-clip"):
+        loss = contrastive_loss(model, tokenizer, frames, generator)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -179,35 +177,6 @@ def contrastive_loss(
     texts = embed_texts(model, tokenizer, maybe_moving(all_captions(), generator))
     target = torch.tensor([caption_index(frames.shown[row]) for row in rows.tolist()])
     return cross_entropy(model.logit_scale.exp() * images @ texts.T, target)
-
-
-def preference_loss(
-    model, tokenizer, frames: Frames, generator: torch.Generator
-) -> Float[Tensor, ""]:
-    """-log softmax over a pair of pictures of one prompt (arXiv:2305.01569, eq. 2).
-
-    The loser shows another combination, or the right one under heavy noise.
-    """
-    rows = torch.randint(len(frames.shown), (BATCH,), generator=generator)
-    others = torch.randint(len(frames.shown), (BATCH,), generator=generator)
-    better, worse = frames.batch(rows, generator), frames.batch(others, generator)
-    spoiled = torch.rand(BATCH, generator=generator)[:, None, None, None] < 0.3
-    strength = 0.15 + 0.35 * torch.rand((BATCH, 1, 1, 1), generator=generator)
-    noisy = (better + strength * torch.randn(better.shape, generator=generator)).clamp(0, 1)
-    worse = torch.where(spoiled, noisy, worse)
-    captions = [caption(frames.shown[row]) for row in rows.tolist()]
-    texts = embed_texts(model, tokenizer, maybe_moving(captions, generator))
-    pair = torch.stack([better, worse], dim=1)
-    images = embed_images(model, rearrange(pair, "n two c h w -> (n two) c h w"))
-    logits = torch.einsum("nte,ne->nt", images.view(BATCH, 2, -1), texts)
-    same = [
-        caption(frames.shown[a]) == caption(frames.shown[b])
-        for a, b in zip(rows.tolist(), others.tolist(), strict=True)
-    ]
-    tie = torch.tensor(same) & ~spoiled.flatten()
-    winner = torch.zeros(BATCH, dtype=torch.long)
-    losses = cross_entropy(model.logit_scale.exp() * logits, winner, reduction="none")
-    return losses[~tie].mean()
 
 
 def embed_images(model, frames: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N E"]:
