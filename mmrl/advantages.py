@@ -39,6 +39,16 @@ def leave_one_out(rewards: Float[Tensor, "P G"]) -> Float[Tensor, "P G"]:
     return centered(rewards) * count / (count - 1).clamp(min=1)
 
 
+def batch_normalized(
+    rewards: Float[Tensor, "P G"],
+    *,
+    std: Literal["sample", "population"] = "sample",
+    eps: float = 1e-4,
+) -> Float[Tensor, "P G"]:
+    """A = (R - mean) / (std + eps) over all P G samples: the last step of GDPO (2601.05242)."""
+    return group_normalized(rewards.reshape(1, -1), std=std, eps=eps).view(rewards.shape)
+
+
 def _valid(rewards: Float[Tensor, "P G"]) -> tuple[Bool[Tensor, "P G"], Float[Tensor, "P 1"]]:
     valid = ~rewards.isnan()
     return valid, valid.sum(1, keepdim=True).to(rewards.dtype).clamp(min=1)
