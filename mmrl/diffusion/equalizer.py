@@ -11,6 +11,9 @@ from torch import Tensor
 
 from mmrl.diffusion.transitions import TransitionKind, Variant, mean_slope, step_variance
 
+RELEASED_STD_FLOOR = 1e-12
+"""SAGE's release divides by this where a step has no noise."""
+
 
 def equalizer_scales(
     kind: TransitionKind,
@@ -21,28 +24,28 @@ def equalizer_scales(
 ) -> Float[Tensor, " N"]:
     """c_i = median_j n_j / n_i, n_i = |J_i| / std_i: RMS of d log_prob / d velocity per element.
 
-    The median is the lower middle one. `released` counts the last step like any other; `fixed`
-    leaves the last, deterministic step out of the median and gives it and every other step
-    without noise the scale 1. With a log-prob that has no variance in it, cps' own, n_i would be
-    2 std_i |J_i|; ours always divides by the variance.
+    The median is the lower middle one. A step without noise has no n_i: `fixed` leaves it out of
+    the median and gives it the scale 1, `released` divides by 1e-12 in its place. With a log-prob
+    that has no variance in it, cps' own, n_i would be 2 std_i |J_i|; ours always divides by it.
     """
     norms = _gradient_norms(kind, sigmas.tolist(), eta, variant)
     live = torch.isfinite(norms) & (norms > 0)
-    if variant == "fixed":
-        live[-1] = False
-        median = norms[live].median()
-        return torch.where(live, median / norms, 1.0)
-    norms = torch.where(live, norms, 1.0)
-    return norms.median() / norms
+    if variant == "released":
+        norms = torch.where(live, norms, 1.0)
+        return norms.median() / norms
+    if not live.any():
+        return torch.ones_like(norms)
+    return torch.where(live, norms[live].median() / norms, 1.0)
 
 
 def _gradient_norms(
     kind: TransitionKind, sigmas: list[float], eta: float, variant: Variant
 ) -> Float[Tensor, " N"]:
+    floor = RELEASED_STD_FLOOR if variant == "released" else 0.0
     norms = []
     for sigma, sigma_next in pairwise(sigmas):
         given = {"eta": eta, "sigma_1": sigmas[1], "variant": variant}
-        std = math.sqrt(step_variance(kind, sigma, sigma_next, **given))
+        std = max(math.sqrt(step_variance(kind, sigma, sigma_next, **given)), floor)
         slope = mean_slope(kind, sigma, sigma_next, **given)
         norms.append(abs(slope) / std if std > 0 else math.inf)
     return torch.tensor(norms, dtype=torch.float64)

@@ -27,11 +27,15 @@ class StepPlan:
     @classmethod
     def window(cls, num_steps: int, start: int, size: int) -> StepPlan:
         """`size` steps from `start` on, never the last (MixGRPO, arXiv:2507.21802)."""
+        if start < 0 or size < 1:
+            raise ValueError(f"need start >= 0 and size >= 1, got {start} and {size}")
         return cls.of(num_steps, range(start, min(start + size, num_steps - 1)))
 
     @classmethod
     def random_k(cls, num_steps: int, count: int, generator: torch.Generator) -> StepPlan:
         """`count` steps drawn without replacement from all but the last."""
+        if not 1 <= count < num_steps:
+            raise ValueError(f"count must be 1 .. {num_steps - 1}, got {count}")
         order = torch.randperm(num_steps - 1, generator=generator)
         return cls.of(num_steps, order[:count].tolist())
 
@@ -44,6 +48,8 @@ class StepPlan:
     def of(cls, num_steps: int, steps: range | list[int]) -> StepPlan:
         """The given steps stochastic and trained; ValueError where none is left."""
         chosen = set(steps)
+        if not chosen <= set(range(num_steps)):
+            raise ValueError(f"steps must be 0 .. {num_steps - 1}, got {sorted(chosen)}")
         if not chosen:
             raise ValueError(
                 f"no stochastic step to train among {num_steps}: a ratio needs noise; "

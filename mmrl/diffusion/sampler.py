@@ -35,6 +35,8 @@ def sample_path(
     variant: Variant = "fixed",
 ) -> Path:
     """x[i+1] = mean + std noise(i) at stochastic steps, the Euler ODE step at the others."""
+    if len(stochastic) != len(sigmas) - 1:
+        raise ValueError(f"{len(stochastic)} marks for {len(sigmas) - 1} steps")
     states, found = [x], []
     for step in range(len(sigmas) - 1):
         v = velocity(x, step)

@@ -45,7 +45,7 @@ def transition(
     `sigma_1` is the second noise level of the schedule: Flow-GRPO divides by 1 - sigma_1 where
     sigma = 1. Sources: flow arXiv:2505.05470, dance arXiv:2505.07818, cps arXiv:2509.05952.
     """
-    _check(sigma, sigma_next, eta)
+    _check(kind, sigma, sigma_next, eta)
     denoised = x - sigma * velocity
     noise = x + (1 - sigma) * velocity
     if kind in ("cps", "bridge"):
@@ -143,8 +143,10 @@ def _recombination(
     return sigma_next * r, sigma_next * math.sqrt(max(1 - r**2, 0.0))
 
 
-def _check(sigma: float, sigma_next: float, eta: float) -> None:
+def _check(kind: TransitionKind, sigma: float, sigma_next: float, eta: float) -> None:
     if not 1 >= sigma > sigma_next >= 0:
         raise ValueError(f"need 1 >= sigma > sigma_next >= 0, got {sigma} and {sigma_next}")
     if eta < 0:
         raise ValueError(f"eta must be >= 0, got {eta}")
+    if kind == "cps" and eta > 1:
+        raise ValueError(f"eta of cps is a share of a right angle and must be <= 1, got {eta}")
