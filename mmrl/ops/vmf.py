@@ -64,21 +64,20 @@ def sample(
 ) -> Float[Tensor, "N D"]:
     """One draw a row by rejection on the cosine (Wood, 1994, doi:10.1080/03610919408813161)."""
     rows, dim = mean.shape
-    center = _unit(mean, "mean")
-    k, size = kappa.double(), dim - 1
+    center, size = _unit(mean, "mean"), dim - 1
+    k, _ = _checked(kappa, dim)
     b = size / (2 * k + torch.sqrt(4 * k**2 + size**2))
     x0 = (1 - b) / (1 + b)
     c = k * x0 + size * torch.log1p(-(x0**2))
-    cosine = torch.full((rows,), torch.nan, dtype=torch.float64)
-    while bool((open_rows := cosine.isnan()).any()):
-        normal = torch.randn((rows, 2, size), generator=generator, dtype=torch.float64)
-        chi = normal.square().sum(-1)
+    cosine = torch.full_like(k, torch.nan)
+    while len(rest := cosine.isnan().nonzero()[:, 0]):
+        chi = _normal((len(rest), 2, size), generator).to(k.device).square().sum(-1)
         beta = chi[:, 0] / chi.sum(-1)
-        w = (1 - (1 + b) * beta) / (1 - (1 - b) * beta)
-        threshold = torch.rand(rows, generator=generator, dtype=torch.float64).log()
-        accepted = k * w + size * torch.log1p(-x0 * w) - c >= threshold
-        cosine = torch.where(open_rows & accepted, w, cosine)
-    normal = torch.randn((rows, dim), generator=generator, dtype=torch.float64)
+        w = (1 - (1 + b[rest]) * beta) / (1 - (1 - b[rest]) * beta)
+        log_odds = k[rest] * w + size * torch.log1p(-x0[rest] * w) - c[rest]
+        accepted = log_odds >= _log_uniform(len(rest), generator).to(k.device)
+        cosine[rest[accepted]] = w[accepted]
+    normal = _normal((rows, dim), generator).to(center.device)
     tangent = normal - (normal * center).sum(-1, keepdim=True) * center
     tangent = tangent / tangent.norm(dim=-1, keepdim=True)
     sine = (1 - cosine**2).clamp(min=0).sqrt()
@@ -154,6 +153,15 @@ def _debye(terms: int) -> tuple[tuple[tuple[float, ...], ...], tuple[tuple[float
         v.append([a + b for a, b in zip(power, slope, strict=True)])
     as_floats = tuple(tuple(tuple(float(c) for c in row) for row in table) for table in (u, v))
     return as_floats[0], as_floats[1]
+
+
+def _normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    return torch.randn(shape, generator=generator, dtype=torch.float64, device=generator.device)
+
+
+def _log_uniform(count: int, generator: torch.Generator) -> Tensor:
+    drawn = torch.rand(count, generator=generator, dtype=torch.float64, device=generator.device)
+    return drawn.log()
 
 
 def _checked(kappa: Tensor, dim: int) -> tuple[Tensor, float]:
