@@ -24,8 +24,9 @@ def clipped_surrogate(
     sums with the same weights, so micro-batches add up to means.
     """
     live = weights != 0
-    log_ratio = torch.where(live, log_probs, 0.0) - torch.where(live, behavior, 0.0)
-    ratio = log_ratio.float().exp() if log_ratio.dtype.itemsize < 4 else log_ratio.exp()
+    work = torch.promote_types(log_probs.dtype, torch.float32)
+    log_ratio = torch.where(live, log_probs, 0.0).to(work) - torch.where(live, behavior, 0.0)
+    ratio = log_ratio.exp()
     gain = advantages[:, None]
     bounded = ratio.clamp(1 - clip_low, 1 + clip_high)
     loss = -(weights * torch.minimum(ratio * gain, bounded * gain)).sum()
