@@ -6,12 +6,16 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
+
+RESAMPLE_BLOCK = 2_000_000
+"""Numbers drawn at a time, so that memory does not grow with values times resamples."""
 
 
 def bootstrap_ci(
     values: Sequence[float],
-    *,
     groups: Sequence[int] | None = None,
+    *,
     resamples: int = 10_000,
     level: float = 0.95,
     seed: int = 0,
@@ -31,21 +35,31 @@ def bootstrap_ci(
     array, labels = array[known], np.unique(labels[known], return_inverse=True)[1]
     sums = np.bincount(labels, weights=array)
     counts = np.bincount(labels).astype(np.float64)
-    drawn = np.random.default_rng(seed).integers(len(sums), size=(resamples, len(sums)))
-    means = sums[drawn].sum(1) / counts[drawn].sum(1)
+    random, size = np.random.default_rng(seed), len(sums)
+    rows = max(1, RESAMPLE_BLOCK // size)
+    means = []
+    for start in range(0, resamples, rows):
+        drawn = random.integers(size, size=(min(rows, resamples - start), size))
+        means.append(sums[drawn].sum(1) / counts[drawn].sum(1))
     tail = (1 - level) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
+    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
     return float(array.mean()), float(low), float(high)
 
 
 def paired_difference(
-    before: Sequence[float], after: Sequence[float], *, groups: Sequence[int] | None = None
+    before: Sequence[float],
+    after: Sequence[float],
+    groups: Sequence[int] | None = None,
+    *,
+    resamples: int = 10_000,
+    level: float = 0.95,
+    seed: int = 0,
 ) -> tuple[float, float, float]:
     """Mean of after - before and its bootstrap interval, on the same prompts and seeds."""
     if len(before) != len(after):
         raise ValueError(f"{len(before)} values before, {len(after)} after: not pairs")
     differences = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
-    return bootstrap_ci(differences.tolist(), groups=groups)
+    return bootstrap_ci(differences.tolist(), groups, resamples=resamples, level=level, seed=seed)
 
 
 def wilson_interval(
@@ -79,18 +93,25 @@ def expected_calibration_error(
 
     arXiv:1706.04599, eq. 3.
     """
-    p, hit = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
-    if len(p) == 0 or len(p) != len(hit):
-        raise ValueError(f"need as many outcomes as confidences, got {len(hit)} and {len(p)}")
-    if ((p < 0) | (p > 1)).any():
-        raise ValueError("a confidence lies outside [0, 1]")
+    p, hit = _forecasts(confidence, correct)
     edges = np.arange(1, bins) / bins
     index = np.searchsorted(edges, p, side="left")
     gaps = np.bincount(index, weights=p - hit, minlength=bins)
     return float(np.abs(gaps).sum() / len(p))
 
 
-def brier_score(confidence: Sequence[float], correct: Sequence[float]) -> float:
-    """mean (p - outcome)^2."""
-    p, hit = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
+def brier(confidence: Sequence[float], correct: Sequence[float]) -> float:
+    """mean (p - outcome)^2 of a binary outcome (Brier, 1950)."""
+    p, hit = _forecasts(confidence, correct)
     return float(np.square(p - hit).mean())
+
+
+def _forecasts(
+    confidence: Sequence[float], correct: Sequence[float]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    p, hit = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
+    if len(p) == 0 or len(p) != len(hit):
+        raise ValueError(f"need as many outcomes as confidences, got {len(hit)} and {len(p)}")
+    if not ((p >= 0) & (p <= 1)).all():
+        raise ValueError("a confidence lies outside [0, 1] or is NaN")
+    return p, hit

@@ -11,7 +11,7 @@ import pytest
 
 from mmrl.evaluate.metrics import (
     bootstrap_ci,
-    brier_score,
+    brier,
     expected_calibration_error,
     paired_difference,
     pass_at_k,
@@ -35,7 +35,7 @@ def test_calibration_equals_the_reference(case: dict) -> None:
     given = case["in"]
     found = expected_calibration_error(given["prob"], given["correct"], bins=given["bins"])
     assert found == pytest.approx(case["out"]["ece"], rel=1e-12, abs=1e-15)
-    assert brier_score(given["prob"], given["correct"]) == pytest.approx(case["out"]["brier"])
+    assert brier(given["prob"], given["correct"]) == pytest.approx(case["out"]["brier"])
 
 
 @pytest.mark.parametrize("case", cases("win_rate"), ids=lambda c: c["id"])
