@@ -1,0 +1,91 @@
+"""The timestep equalizer: gradients measured by autograd, reference scales, silent steps."""
+
+from __future__ import annotations
+
+import json
+import math
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmrl.diffusion.equalizer import equalizer_scales
+from mmrl.diffusion.sigmas import shifted_sigmas
+from mmrl.diffusion.transitions import TransitionKind, transition
+from mmrl.ops.gaussian import log_prob
+
+CASES = json.loads((Path(__file__).parent.parent / "golden/sage_aux.json").read_text())["equalizer"]
+STOCHASTIC: list[TransitionKind] = ["flow", "dance", "sage", "cps", "bridge"]
+
+
+def measured_norm(kind: TransitionKind, sigmas: torch.Tensor, step: int) -> float:
+    """RMS of d(D log_prob)/dv over elements, in units of the RMS of the noise drawn."""
+    levels = sigmas.tolist()
+    generator = torch.Generator().manual_seed(step)
+    x, v, z = torch.randn((3, 1, 64), generator=generator, dtype=torch.float64)
+    v.requires_grad_(True)
+    found = transition(kind, x, v, levels[step], levels[step + 1], eta=0.5, sigma_1=levels[1])
+    if found.std == 0:
+        return math.nan
+    after = (found.mean + found.std * z).detach()
+    (64 * log_prob(after, found.mean, found.std)).sum().backward()
+    assert v.grad is not None
+    return (v.grad.square().mean().sqrt() / z.square().mean().sqrt()).item()
+
+
+@pytest.mark.parametrize("kind", STOCHASTIC)
+@pytest.mark.parametrize("num_steps", [16, 17])
+def test_every_stochastic_step_has_the_median_gradient_after_scaling(
+    kind: TransitionKind, num_steps: int
+) -> None:
+    """The median is the lower middle one; a step without noise is left out and keeps scale 1."""
+    sigmas = shifted_sigmas(num_steps, 5.0)
+    norms = [measured_norm(kind, sigmas, step) for step in range(num_steps)]
+    live = sorted(norm for norm in norms if not math.isnan(norm))
+    median = live[(len(live) - 1) // 2]
+    for norm, scale in zip(norms, equalizer_scales(kind, sigmas, eta=0.5).tolist(), strict=True):
+        assert scale == (1 if math.isnan(norm) else pytest.approx(median / norm, rel=1e-10))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case['sde_type']}-{case['num_steps']}")
+def test_released_scales_equal_the_reference(case: dict) -> None:
+    kinds: dict[str, TransitionKind] = {"sage_grpo": "sage", "dance_grpo": "dance"}
+    sigmas = shifted_sigmas(case["num_steps"], case["shift"])
+    found = equalizer_scales(kinds[case["sde_type"]], sigmas, eta=case["eta"], variant="released")
+    expected = torch.tensor(case["scale"], dtype=torch.float64)
+    torch.testing.assert_close(found, expected, rtol=5e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("variant", ["fixed", "released"])
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("sage", (8.151, 5.298, 0.846, 0.055)), ("flow", (7.050, 5.980, 0.846, 0.073))],
+)
+def test_scales_of_a_schedule_of_20_steps(kind, expected: tuple, variant) -> None:
+    """Shift 5, eta 0.5, steps 0, 1, 10 and 19: the equalizer spans more than two decades."""
+    found = equalizer_scales(kind, shifted_sigmas(20, 5.0), eta=0.5, variant=variant)
+    assert found[[0, 1, 10, 19]].tolist() == pytest.approx(expected, abs=6e-4)
+
+
+def test_released_silences_the_last_step_of_cps() -> None:
+    """Its std of 0 becomes 1e-12, so the scale is the median over 2e11."""
+    sigmas = shifted_sigmas(20, 5.0)
+    found = equalizer_scales("cps", sigmas, eta=0.5, variant="released")
+    assert found[0].item() == pytest.approx(6.9, abs=0.05)
+    assert 0 < found[-1].item() < 1e-9
+
+
+def test_a_schedule_without_noise_has_nothing_to_equalize() -> None:
+    assert equalizer_scales("sage", shifted_sigmas(4, 3.0), eta=0.0).tolist() == [1] * 4
+
+
+def test_released_sage_with_many_steps_is_a_clear_error() -> None:
+    with pytest.raises(ValueError, match="negative"):
+        equalizer_scales("sage", shifted_sigmas(68, 5.0), eta=0.5, variant="released")
+
+
+def test_scales_fall_as_noise_falls() -> None:
+    """Gradients of a log-prob grow as 1 / std."""
+    found = equalizer_scales("bridge", shifted_sigmas(12, 3.0), eta=0.5)[:-1].tolist()
+    assert all(earlier > later for earlier, later in pairwise(found))
