@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 from functools import lru_cache
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -22,9 +23,14 @@ START_ABOVE = 64
 
 
 def log_normalizer(kappa: Float[Tensor, "*N"], dim: int) -> Float[Tensor, "*N"]:
-    """log C_d(kappa) = (d/2 - 1) log kappa - (d/2) log 2 pi - log I_{d/2 - 1}(kappa)."""
-    kappa, order = _checked(kappa, dim)
-    return order * kappa.log() - dim / 2 * math.log(2 * math.pi) - log_bessel(order, kappa)
+    """log C_d(kappa) = (d/2 - 1) log kappa - (d/2) log 2 pi - log I_{d/2 - 1}(kappa).
+
+    Its derivative is -A_d(kappa).
+    """
+    kappa, _ = _checked(kappa, dim)
+    found = _LogNormalizer.apply(kappa, dim)
+    assert isinstance(found, Tensor)
+    return found
 
 
 def mean_resultant(kappa: Float[Tensor, "*N"], dim: int) -> Float[Tensor, "*N"]:
@@ -49,12 +55,13 @@ def kl(
 ) -> Float[Tensor, "*N"]:
     """log C(kappa) - log C(kappa_a) + A_d(kappa) (kappa - kappa_a <mean, mean_a>), in float64.
 
-    ValueError where a mean is not a unit vector: the formula could then be negative.
+    1 - <mean, mean_a> is taken as |mean - mean_a|^2 / 2, which keeps small angles. ValueError
+    where a mean is not a unit vector: the formula could then be negative.
     """
     dim = mean.shape[-1]
-    cosine = (_unit(mean, "mean") * _unit(anchor_mean, "anchor_mean")).sum(-1).clamp(max=1)
+    apart = (_unit(mean, "mean") - _unit(anchor_mean, "anchor_mean")).square().sum(-1) / 2
     shift = log_normalizer(kappa, dim) - log_normalizer(anchor_kappa, dim)
-    pull = kappa.double() - anchor_kappa.double() * cosine
+    pull = kappa.double() - anchor_kappa.double() + anchor_kappa.double() * apart
     return shift + mean_resultant(kappa, dim) * pull
 
 
@@ -82,6 +89,24 @@ def sample(
     tangent = tangent / tangent.norm(dim=-1, keepdim=True)
     sine = (1 - cosine**2).clamp(min=0).sqrt()
     return (cosine[:, None] * center + sine[:, None] * tangent).to(mean.dtype)
+
+
+class _LogNormalizer(torch.autograd.Function):
+    """Its backward is -A_d itself: the slopes of log kappa and log I cancel where kappa << d."""
+
+    @staticmethod
+    def forward(ctx: Any, kappa: Tensor, dim: int) -> Tensor:
+        """log C_d(kappa)."""
+        ctx.save_for_backward(kappa)
+        ctx.dim = dim
+        order = dim / 2 - 1
+        return order * kappa.log() - dim / 2 * math.log(2 * math.pi) - log_bessel(order, kappa)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        """-A_d(kappa)."""
+        (kappa,) = ctx.saved_tensors
+        return -grads[0] * mean_resultant(kappa, ctx.dim), None
 
 
 def log_bessel(order: float, x: Float[Tensor, "*N"]) -> Float[Tensor, "*N"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,72 @@ def test_estimators_have_the_reference_values_and_gradients(kind) -> None:
     found.sum().backward()
     torch.testing.assert_close(found.detach(), tensor(case["expected"]["values"][kind]))
     torch.testing.assert_close(new.grad, tensor(case["expected"]["grads"][kind]))
+
+
+@pytest.mark.parametrize("drawn_by", ["current", "old"])
+@pytest.mark.parametrize("kind", ["k1", "k2", "k3"])
+def test_as_a_loss_each_estimator_has_the_enumerated_gradient(kind, drawn_by: str) -> None:
+    """Four tokens: k2 of the policy's own samples follows KL(policy || anchor), k1 nothing."""
+    case = GOLDEN["kl_expected_gradients"]
+    theta = tensor(case["inputs"]["theta"]).requires_grad_(True)
+    log_probs = theta.log_softmax(0)
+    old = tensor(case["inputs"]["logits_old"]).softmax(0)
+    shares = log_probs.exp().detach() if drawn_by == "current" else old
+    anchor = tensor(case["inputs"]["logits_ref"]).log_softmax(0)
+    (shares * estimate(kind, log_probs, anchor)).sum().backward()
+    expected = case["expected"]["estimator_gradients"][f"samples_from_{drawn_by}"][kind]
+    torch.testing.assert_close(theta.grad, tensor(expected), rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("kind", ["k2", "k3"])
+def test_estimators_are_0_with_gradient_0_at_equality_and_never_negative(kind) -> None:
+    log_probs = tensor([-1.0, -0.1, -7.0]).requires_grad_(True)
+    found = estimate(kind, log_probs, log_probs.detach())
+    found.sum().backward()
+    assert found.tolist() == [0, 0, 0]
+    assert log_probs.grad is not None
+    assert log_probs.grad.tolist() == [0, 0, 0]
+    generator = torch.Generator().manual_seed(0)
+    pairs = torch.randn((2, 1000), generator=generator, dtype=torch.float64)
+    assert (estimate(kind, pairs[0], pairs[1]) >= 0).all()
+
+
+def test_k3_of_close_policies_keeps_its_digits() -> None:
+    """d^2 / 2 for small d; exp(-d) - 1 taken literally would lose it."""
+    near = estimate("k3", tensor([-1.0 + 1e-6]), tensor([-1.0]))
+    assert near.item() == pytest.approx(0.5e-12, rel=1e-3)
+
+
+def test_gaussian_kl_of_one_step_equals_the_reference() -> None:
+    case = GOLDEN["kl_gaussian_step"]
+    means = tensor(case["inputs"]["mean_new"]), tensor(case["inputs"]["mean_ref"])
+    std, expected = tensor(case["inputs"]["std"]), tensor(case["expected"]["mean_over_dims"])
+    torch.testing.assert_close(gaussian.kl(*means, std), expected)
+    stats = [ActionStats(torch.zeros(1, 2), mean[None], std[None]) for mean in means]
+    torch.testing.assert_close(kl("denoise", *stats)[0], expected)
+
+
+def test_tokens_are_estimated_and_latents_take_the_closed_form() -> None:
+    """kappa A_d(kappa) (1 - cos), and A_3(kappa) = coth kappa - 1 / kappa."""
+    log_probs = tensor([[-1.0, -2.0]])
+    stats, anchor = ActionStats(log_probs), ActionStats(log_probs - 0.5)
+    assert kl("token", stats, anchor, estimator="k1").tolist() == [[0.5, 0.5]]
+    assert kl("token", stats, anchor).equal(kl("token", stats, anchor, estimator="k3"))
+    kappa = tensor([[2.0]])
+    first, second = tensor([[[1.0, 0.0, 0.0]]]), tensor([[[0.6, 0.8, 0.0]]])
+    found = kl("latent", *(ActionStats(log_probs[:, :1], m, kappa) for m in (first, second)))
+    expected = 2 * (1 / math.tanh(2) - 1 / 2) * (1 - 0.6)
+    assert found.item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_penalties_pull_a_policy_that_differs_and_not_one_that_does_not() -> None:
+    mean = tensor([[[1.0, 0.0]]])
+    for offset, pulled in ((0.0, False), (0.3, True)):
+        moved = (mean + offset).requires_grad_(True)
+        at = ActionStats(torch.zeros(1, 1), moved, tensor([[0.5]]))
+        kl("denoise", at, ActionStats(torch.zeros(1, 1), mean, tensor([[0.5]]))).sum().backward()
+        assert moved.grad is not None
+        assert bool(moved.grad.any()) is pulled
 
 
 def test_gaussian_kl_and_log_prob_are_those_of_the_distribution_per_element() -> None:

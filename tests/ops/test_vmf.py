@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,53 @@ def test_normalizer_and_mean_resultant_equal_the_reference(row: dict) -> None:
     kappa = tensor(row["kappa"])
     assert vmf.log_normalizer(kappa, row["d"]).item() == pytest.approx(row["log_C"], rel=1e-12)
     assert vmf.mean_resultant(kappa, row["d"]).item() == pytest.approx(row["A"], rel=1e-12)
+
+
+@pytest.mark.parametrize("row", GOLDEN["normalizers"], ids=lambda r: f"{r['d']}-{r['kappa']}")
+def test_derivatives_in_kappa_equal_the_reference(row: dict) -> None:
+    """d log C = -A and dA = A', also where kappa is far below the dimension."""
+    kappa = tensor(row["kappa"]).requires_grad_(True)
+    (slope,) = torch.autograd.grad(vmf.log_normalizer(kappa, row["d"]), kappa)
+    assert slope.item() == pytest.approx(-row["A"], rel=1e-12)
+    (slope,) = torch.autograd.grad(vmf.mean_resultant(kappa, row["d"]), kappa)
+    assert slope.item() == pytest.approx(row["A_prime"], rel=1e-8)
+
+
+def test_the_sphere_in_three_dimensions_by_hand() -> None:
+    """C = kappa / (4 pi sinh kappa), A = coth kappa - 1 / kappa."""
+    for kappa in (0.5, 3.0, 20.0):
+        expected = math.log(kappa / (4 * math.pi * math.sinh(kappa)))
+        assert vmf.log_normalizer(tensor(kappa), 3).item() == pytest.approx(expected, rel=1e-12)
+        expected = 1 / math.tanh(kappa) - 1 / kappa
+        assert vmf.mean_resultant(tensor(kappa), 3).item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("dim", [2, 3, 64, 2048])
+def test_a_kappa_near_0_is_the_uniform_law(dim: int) -> None:
+    area = math.log(2) + dim / 2 * math.log(math.pi) - math.lgamma(dim / 2)
+    assert vmf.log_normalizer(tensor(1e-3), dim).item() == pytest.approx(-area, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "row", GOLDEN["kl_large"], ids=lambda r: f"{r['d']}-{r['cos']}-{r['kappa1']}-{r['kappa2']}"
+)
+def test_kl_in_many_dimensions_equals_the_reference(row: dict) -> None:
+    first, second = torch.zeros((2, row["d"]), dtype=torch.float64)
+    first[0], second[0] = 1.0, row["cos"]
+    second[1] = (1 - row["cos"] ** 2) ** 0.5
+    kappas = tensor(row["kappa1"]), tensor(row["kappa2"])
+    found = vmf.kl(first, kappas[0], second, kappas[1]).item()
+    assert found == pytest.approx(row["kl_12"], rel=1e-9, abs=1e-11)
+    found = vmf.kl(second, kappas[1], first, kappas[0]).item()
+    assert found == pytest.approx(row["kl_21"], rel=1e-9, abs=1e-11)
+
+
+def test_kl_of_a_tiny_angle_keeps_its_digits() -> None:
+    """kappa A angle^2 / 2, though cos(1e-6) is 1 - 5e-13 and 16 digits hold little of that."""
+    first, second = tensor([1.0, 0.0, 0.0]), tensor([1.0, 1e-6, 0.0])
+    kappa = tensor(1e5)
+    expected = 1e5 * (1 - 1e-5) * 0.5e-12
+    assert vmf.kl(first, kappa, second, kappa).item() == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("row", GOLDEN["kl_small"], ids=lambda r: f"{r['d']}-{r['kappa1']}")
@@ -54,13 +102,13 @@ def test_samples_have_the_mean_and_spread_of_the_law(dim: int, kappa: float) -> 
 
 
 def test_kl_of_equal_laws_is_zero_with_zero_gradient() -> None:
-    mean = torch.nn.functional.normalize(tensor([1.0, 2.0, -1.0]), dim=0)
-    kappa = tensor(7.0).requires_grad_(True)
-    found = vmf.kl(mean, kappa, mean, tensor(7.0))
-    found.backward()
-    assert found.item() == pytest.approx(0, abs=1e-12)
-    assert kappa.grad is not None
-    assert kappa.grad.item() == pytest.approx(0, abs=1e-9)
+    anchor = torch.nn.functional.normalize(tensor([1.0, 2.0, -1.0]), dim=0)
+    mean, kappa = anchor.clone().requires_grad_(True), tensor(7.0).requires_grad_(True)
+    found = vmf.kl(mean, kappa, anchor, tensor(7.0))
+    slopes = torch.autograd.grad(found, (mean, kappa))
+    assert found.item() == 0
+    assert slopes[0].tolist() == [0, 0, 0]
+    assert slopes[1].item() == pytest.approx(0, abs=1e-15)
 
 
 def test_a_direction_that_is_no_unit_vector_is_refused() -> None:
@@ -73,3 +121,16 @@ def test_bad_arguments_are_named() -> None:
         vmf.log_normalizer(tensor(1.0), 1)
     with pytest.raises(ValueError, match="kappa must be > 0"):
         vmf.log_normalizer(tensor(0.0), 3)
+
+
+@pytest.mark.parametrize("kappa", [0.0, -1.0, float("nan")])
+def test_sampling_refuses_a_concentration_it_could_never_accept(kappa: float) -> None:
+    with pytest.raises(ValueError, match="kappa must be > 0"):
+        vmf.sample(tensor([[1.0, 0.0]]), tensor([kappa]), torch.Generator())
+
+
+def test_the_same_generator_draws_the_same_directions() -> None:
+    mean = tensor([[0.6, 0.8], [1.0, 0.0]])
+    draws = [vmf.sample(mean, tensor([2.0, 5.0]), torch.Generator().manual_seed(3)) for _ in "ab"]
+    assert draws[0].equal(draws[1])
+    assert not draws[0].equal(vmf.sample(mean, tensor([2.0, 5.0]), torch.Generator()))
