@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmrl.advantages import centered, group_normalized, leave_one_out
+from mmrl.advantages import batch_normalized, centered, group_normalized, leave_one_out
 
 GOLDEN = Path(__file__).parent / "golden"
 OBJECTIVES = json.loads((GOLDEN / "objectives.json").read_text())
@@ -41,6 +41,48 @@ def test_population_std_is_sage_grpos_advantage() -> None:
     torch.testing.assert_close(
         group_normalized(rewards, std="population", eps=1e-12), expected, atol=1e-9, rtol=1e-9
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "std", "eps"),
+    [
+        ("dance_sample_std_plus1e8", "sample", 1e-8),
+        ("flow_group_population_std_plus1e4", "population", 1e-4),
+    ],
+)
+def test_other_trainers_differ_in_std_and_epsilon_only(name: str, std, eps: float) -> None:
+    rewards = torch.tensor(SAGE["rewards"], dtype=torch.float64)
+    expected = torch.tensor(SAGE[name], dtype=torch.float64)
+    torch.testing.assert_close(group_normalized(rewards, std=std, eps=eps), expected)
+
+
+def test_a_group_by_hand() -> None:
+    """Rewards 0, 0, 3: mean 1, squared deviations 1 + 1 + 4."""
+    rewards = torch.tensor([[0.0, 0.0, 3.0]], dtype=torch.float64)
+    assert centered(rewards).tolist() == [[-1, -1, 2]]
+    assert leave_one_out(rewards).tolist() == [[-1.5, -1.5, 3]]
+    sample, population = 3**0.5, 2**0.5
+    for name, scale in (("sample", sample), ("population", population)):
+        found = group_normalized(rewards, std=name, eps=0)
+        assert found[0].tolist() == pytest.approx([-1 / scale, -1 / scale, 2 / scale])
+
+
+@pytest.mark.parametrize("function", [centered, group_normalized, leave_one_out])
+def test_advantages_follow_a_shuffle_and_add_to_0_in_each_group(function) -> None:
+    generator = torch.Generator().manual_seed(0)
+    rewards = torch.randn((3, 5), generator=generator, dtype=torch.float64)
+    order = [3, 0, 4, 1, 2]
+    torch.testing.assert_close(function(rewards[:, order]), function(rewards)[:, order])
+    torch.testing.assert_close(function(rewards).sum(1), torch.zeros(3, dtype=torch.float64))
+
+
+def test_groups_do_not_see_each_other_but_a_batch_is_one_group() -> None:
+    rewards = torch.tensor([[0.0, 1.0], [10.0, 12.0]], dtype=torch.float64)
+    torch.testing.assert_close(group_normalized(rewards)[:1], group_normalized(rewards[:1]))
+    found = batch_normalized(rewards, eps=0)
+    assert found.mean().item() == pytest.approx(0, abs=1e-15)
+    assert found.std().item() == pytest.approx(1)
+    assert found[0, 1] < 0 < found[1, 0]
 
 
 @pytest.mark.parametrize("function", [centered, group_normalized, leave_one_out])

@@ -1,12 +1,30 @@
-"""Scores into one reward: weights, abstentions, invariance."""
+"""Scores into one reward: weights, abstentions, trust, invariance."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
 
 import pytest
 import torch
 
-from mmrl.mixing import normalized, weighted_sum
+from mmrl.advantages import batch_normalized, group_normalized
+from mmrl.mixing import normalized, trust_weighted, weighted_sum
 
-A = torch.tensor([[1.0, 2.0, 4.0]], dtype=torch.float64)
-B = torch.tensor([[0.0, -1.0, float("nan")]], dtype=torch.float64)
+GOLDEN = Path(__file__).parent / "golden"
+TRUST = json.loads((GOLDEN / "trust_weight.json").read_text())
+REWARDS = json.loads((GOLDEN / "rewards.json").read_text())
+SAGE = json.loads((GOLDEN / "sage_aux.json").read_text())["advantages"]["gdpo"]
+ADV_GDPO = json.loads((GOLDEN / "objectives.json").read_text())["adv_gdpo"]
+NAN = float("nan")
+
+
+def tensor(values: list) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+A, B = tensor([[1.0, 2.0, 4.0]]), tensor([[0.0, -1.0, NAN]])
 
 
 def test_a_weighted_sum_is_a_weighted_sum_and_an_abstention_stays_one() -> None:
@@ -17,6 +35,7 @@ def test_a_weighted_sum_is_a_weighted_sum_and_an_abstention_stays_one() -> None:
 
 def test_a_reward_of_weight_0_never_matters() -> None:
     assert weighted_sum({"a": A, "b": B}, {"a": 1.0, "b": 0.0}).equal(A)
+    assert normalized({"a": A, "b": B}, {"a": 1.0, "b": 0.0}).equal(group_normalized(A))
 
 
 def test_all_weights_0_is_an_error() -> None:
@@ -24,8 +43,13 @@ def test_all_weights_0_is_an_error() -> None:
         weighted_sum({"a": A}, {"a": 0.0})
 
 
+def test_a_weight_without_scores_is_named() -> None:
+    with pytest.raises(ValueError, match="weights without scores: typo"):
+        weighted_sum({"a": A}, {"a": 1.0, "typo": 1.0})
+
+
 def test_normalized_rewards_do_not_care_for_the_scale_of_one_of_them() -> None:
-    other = torch.tensor([[3.0, 1.0, 2.0]], dtype=torch.float64)
+    other = tensor([[3.0, 1.0, 2.0]])
     weights = {"a": 1.0, "b": 1.0}
     torch.testing.assert_close(
         normalized({"a": A, "b": other}, weights, eps=0),
@@ -34,3 +58,157 @@ def test_normalized_rewards_do_not_care_for_the_scale_of_one_of_them() -> None:
     assert not weighted_sum({"a": A, "b": other}, weights).equal(
         weighted_sum({"a": 1000 * A, "b": other}, weights)
     )
+
+
+def columns(case: dict) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+    given = case["in"]
+    rows = [tensor(values).view(-1, given["group_size"]) for values in given["rewards"]]
+    names = [str(k) for k in range(len(rows))]
+    return dict(zip(names, rows, strict=True)), dict(zip(names, given["weights"], strict=True))
+
+
+PRESETS = [
+    ("sample", 1e-4, "trl", "trl"),
+    ("sample", 1e-8, "ms_swift", "dancegrpo"),
+    ("population", 1e-4, "", "flow_grpo"),
+]
+"""Std, eps, and whose advantage that is: per reward (GDPO) and of the weighted sum."""
+SCORED = [c for c in REWARDS if c["fn"] in ("gdpo", "weighted_sum") and "nan" not in c["id"]]
+
+
+@pytest.mark.parametrize("case", SCORED, ids=lambda case: case["id"])
+def test_trainers_mixtures_equal_the_reference(case: dict) -> None:
+    scores, weights = columns(case)
+    for std, eps, gdpo, summed in PRESETS:
+        if case["fn"] == "gdpo":
+            mixed = normalized(scores, weights, std=std, eps=eps)
+            found, name = batch_normalized(mixed, std=std, eps=eps), gdpo
+        else:
+            found = group_normalized(weighted_sum(scores, weights), std=std, eps=eps)
+            name = summed
+        if name in case["out"]:
+            expected = tensor(case["out"][name])
+            torch.testing.assert_close(found.flatten(), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_sage_grpos_gdpo_takes_population_stds() -> None:
+    scores = {name: tensor(values) for name, values in SAGE["rewards"].items()}
+    mixed = normalized(scores, SAGE["weights"], std="population", eps=1e-12)
+    found = batch_normalized(mixed, std="population", eps=1e-12)
+    torch.testing.assert_close(found, tensor(SAGE["advantage"]), rtol=1e-9, atol=1e-9)
+
+
+def test_gdpo_of_two_columns_equals_the_reference() -> None:
+    table = tensor(ADV_GDPO["inputs"]["rewards_matrix"]).T
+    weights = dict(zip("ab", ADV_GDPO["hyper"]["weights"], strict=True))
+    scores = {name: table[k].view(2, 4) for k, name in enumerate("ab")}
+    found = batch_normalized(normalized(scores, weights))
+    torch.testing.assert_close(found.flatten(), tensor(ADV_GDPO["expected"]["advantages"]))
+
+
+def trust(case: dict, variant) -> tuple[torch.Tensor, torch.Tensor]:
+    given = case["inputs"]
+    return trust_weighted(
+        tensor([given["outcome"]]),
+        tensor([given["thinking"]]),
+        given["step"],
+        alpha=given["alpha"],
+        decay_steps=given["T"],
+        threshold=given["correct_threshold"],
+        variant=variant,
+    )
+
+
+@pytest.mark.parametrize("variant", ["paper", "released"])
+@pytest.mark.parametrize("case", TRUST, ids=lambda case: case["id"])
+def test_trust_and_rewards_equal_the_reference(case: dict, variant) -> None:
+    rewards, gamma = trust(case, variant)
+    expected = case[variant]
+    assert gamma.item() == pytest.approx(expected["gamma"], rel=1e-12)
+    assert rewards[0].tolist() == pytest.approx(expected["reward"], rel=1e-12)
+    if variant == "released":
+        assert rewards[0].tolist() == pytest.approx(expected["reward_float32"], abs=1e-6)
+
+
+def test_a_judge_who_likes_wrong_answers_better_is_trusted_less_by_hand() -> None:
+    """Right answer thinks 0.2, wrong one 0.8: gamma = exp(-0.6); T steps later times exp(-1)."""
+    outcome, thinking = tensor([[1.0, 0.0], [1.0, 0.0]]), tensor([[0.2, 0.8], [0.8, 0.2]])
+    rewards, gamma = trust_weighted(outcome, thinking, 1500, decay_steps=1500)
+    assert gamma.tolist() == pytest.approx([math.exp(-0.6), 1])
+    share, doubt = 0.3 * math.exp(-1), math.exp(-0.6)
+    assert rewards[0].tolist() == pytest.approx([1 + share * doubt * 0.2, share * doubt * 0.8])
+    assert rewards[1].tolist() == pytest.approx([1 + share * 0.8, share * 0.2])
+
+
+def test_trust_ignores_order_copies_and_a_shift_of_every_thought() -> None:
+    generator = torch.Generator().manual_seed(0)
+    outcome, thinking = 0.5 * torch.rand((2, 20, 6), generator=generator, dtype=torch.float64)
+    outcome[:, 0], outcome[:, 1] = 0.9, 0.1
+    given = {"decay_steps": 10, "alpha": 0.3}
+    _, gamma = trust_weighted(outcome, thinking, 3, **given)
+    order = [4, 2, 0, 5, 1, 3]
+    for other in (
+        (outcome[:, order], thinking[:, order]),
+        (outcome.repeat(1, 3), thinking.repeat(1, 3)),
+        (outcome, thinking + 0.4),
+    ):
+        torch.testing.assert_close(trust_weighted(*other, 3, **given)[1], gamma)
+    assert ((gamma >= math.exp(-1)) & (gamma <= 1)).all()
+    assert (gamma < 1).any() and (gamma == 1).any()
+
+
+def test_trust_rises_with_the_thoughts_of_right_answers_and_falls_with_those_of_wrong_ones() -> (
+    None
+):
+    outcome = tensor([[1.0, 1.0, 0.0]] * 4)
+    thinking = tensor([[0.2, 0.3, 0.8], [0.2, 0.5, 0.8], [0.2, 0.3, 0.6], [0.2, 0.3, 1.0]])
+    _, gamma = trust_weighted(outcome, thinking, 0, decay_steps=10)
+    start, right, less_wrong, more_wrong = gamma.tolist()
+    assert more_wrong < start < right
+    assert start < less_wrong
+
+
+def test_a_bonus_is_bounded_and_gone_without_weight_or_thought() -> None:
+    outcome, thinking = tensor([[1.0, 0.0, 1.0]]), tensor([[0.1, 0.9, 0.4]])
+    rewards, gamma = trust_weighted(outcome, thinking, 5, decay_steps=10)
+    bonus = rewards - outcome
+    assert ((bonus >= 0) & (bonus <= 0.3 * math.exp(-0.5) * gamma)).all()
+    assert trust_weighted(outcome, thinking, 5, alpha=0.0, decay_steps=10)[0].equal(outcome)
+    assert trust_weighted(outcome, 0 * thinking, 5, decay_steps=10)[0].equal(outcome)
+
+
+def test_released_trust_is_inert_on_answers_that_are_right_or_wrong() -> None:
+    outcome, thinking = tensor([[1.0, 0.0], [1.0, 1.0]]), tensor([[0.0, 1.0], [0.5, 0.7]])
+    rewards, gamma = trust_weighted(outcome, thinking, 0, decay_steps=10, variant="released")
+    assert gamma.tolist() == [1, 0]
+    assert rewards.equal(outcome)
+    assert trust_weighted(outcome, thinking, 0, decay_steps=10)[1][0] < 1
+
+
+def test_an_unjudged_answer_has_no_reward_and_leaves_the_others_as_if_absent() -> None:
+    outcome, thinking = tensor([[1.0, 0.0, 1.0, 0.0]]), tensor([[0.2, 0.8, NAN, 0.6]])
+    rewards, gamma = trust_weighted(outcome, thinking, 0, decay_steps=10)
+    kept = [0, 1, 3]
+    alone = trust_weighted(outcome[:, kept], thinking[:, kept], 0, decay_steps=10)
+    assert rewards[0, 2].isnan()
+    torch.testing.assert_close(rewards[:, kept], alone[0])
+    torch.testing.assert_close(gamma, alone[1])
+    silent, _ = trust_weighted(outcome, thinking, 0, alpha=0.0, decay_steps=10)
+    assert silent.equal(outcome)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"thinking": tensor([[0.2, 4.0]])}, r"thinking must lie in \[0, 1\], got 0.2 .. 4"),
+        ({"outcome": tensor([[-1.0, 0.0]])}, "outcome must lie in"),
+        ({"decay_steps": 0}, "decay_steps > 0"),
+        ({"step": -1}, "step >= 0"),
+        ({"alpha": -0.1}, "alpha >= 0"),
+        ({"threshold": 1.5}, "threshold <= 1"),
+    ],
+)
+def test_trust_names_what_it_cannot_use(change: dict, message: str) -> None:
+    given = {"outcome": tensor([[1.0, 0.0]]), "thinking": tensor([[0.2, 0.8]]), "step": 0}
+    with pytest.raises(ValueError, match=message):
+        trust_weighted(**({"decay_steps": 10} | given | change))
