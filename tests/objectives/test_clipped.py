@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,13 @@ from mmrl.ops.weights import per_decision, per_sequence
 GOLDEN = Path(__file__).parent.parent / "golden"
 CASES = json.loads((GOLDEN / "objectives.json").read_text())
 PPO = json.loads((GOLDEN / "sage_aux.json").read_text())["ppo"]
-NAMES = ["ppo_token_mean", "grpo_seq_mean", "on_policy_token_mean", "grpo_f1_clip_higher"]
+NAMES = [
+    "ppo_token_mean",
+    "grpo_seq_mean",
+    "on_policy_token_mean",
+    "grpo_f1_clip_higher",
+    "zero_advantage",
+]
 
 
 def tensor(values: list) -> torch.Tensor:
@@ -40,6 +47,71 @@ def test_loss_gradient_and_clip_shares_equal_the_reference(name: str) -> None:
     torch.testing.assert_close(new.grad, tensor(expected["grad_logp_new"]), rtol=0, atol=1e-12)
     if hyper["agg"] == "token_mean":
         assert metrics["clip_fraction"] == pytest.approx(expected["clip_frac"], abs=1e-12)
+
+
+def test_micro_batches_with_the_global_count_are_the_reference_batch() -> None:
+    case = CASES["micro_batches_add_up"]
+    given, hyper, expected = (case[key] for key in ("inputs", "hyper", "expected"))
+    new = tensor(given["logp_new"]).requires_grad_(True)
+    total = tensor([0.0])[0]
+    for rows in given["micro_batches"]:
+        loss, _ = clipped_surrogate(
+            new[rows],
+            tensor(given["logp_old"])[rows],
+            tensor(given["advantages"])[rows],
+            per_decision(tensor(given["mask"])[rows], total=hyper["tokens_global"]),
+            clip_low=hyper["eps_low"],
+            clip_high=hyper["eps_high"],
+        )
+        loss.backward()
+        total = total + loss.detach()
+    assert total.item() == pytest.approx(expected["loss"], abs=1e-12)
+    torch.testing.assert_close(new.grad, tensor(expected["grad_logp_new"]), rtol=0, atol=1e-12)
+
+
+def test_a_band_without_ends_is_plain_importance_weighting() -> None:
+    case = CASES["importance_weighted_unclipped"]
+    given, expected = case["inputs"], case["expected"]
+    new = tensor(given["logp_new"]).requires_grad_(True)
+    loss, metrics = clipped_surrogate(
+        new,
+        tensor(given["logp_old"]),
+        tensor(given["advantages"]),
+        per_decision(tensor(given["mask"])),
+        clip_low=1.0,
+        clip_high=math.inf,
+    )
+    loss.backward()
+    assert loss.item() == pytest.approx(expected["loss"], abs=1e-12)
+    assert metrics["clip_fraction"] == 0
+    assert metrics["approx_kl"] == pytest.approx(expected["approx_kl_old"], abs=1e-12)
+    torch.testing.assert_close(new.grad, tensor(expected["grad_logp_new"]), rtol=0, atol=1e-12)
+
+
+def test_clips_are_counted_on_the_side_they_bind() -> None:
+    """Ratios 2, 2, 1/2, 1/2 with A = 1, -1, 1, -1: only 2 up and 1/2 down are held back."""
+    log_ratio = torch.log(tensor([[2.0], [2.0], [0.5], [0.5]])).requires_grad_(True)
+    advantages, weights = tensor([1.0, -1.0, 1.0, -1.0]), torch.full((4, 1), 0.25)
+    zeros = torch.zeros((4, 1), dtype=torch.float64)
+    loss, metrics = clipped_surrogate(
+        log_ratio, zeros, advantages, weights.double(), clip_low=0.2, clip_high=0.3
+    )
+    loss.backward()
+    assert log_ratio.grad is not None
+    assert log_ratio.grad[:, 0].tolist() == pytest.approx([0, 0.5, -0.125, 0], abs=1e-15)
+    assert loss.item() == pytest.approx(-(1.3 - 2 + 0.5 - 0.8) / 4)
+    assert metrics["clip_fraction_low"] == metrics["clip_fraction_high"] == 0.25
+    assert metrics["clip_fraction"] == 0.5
+
+
+def test_half_precision_log_probs_are_subtracted_in_float32() -> None:
+    """-0.10009765625 + 1 needs ten bits, bfloat16 has eight and would make 0.8984375 of it."""
+    new, old = (torch.tensor([[value]], dtype=torch.bfloat16) for value in (-0.1, -1.0))
+    loss, metrics = clipped_surrogate(
+        new, old, torch.ones(1), torch.ones(1, 1), clip_low=0.2, clip_high=10.0
+    )
+    assert loss.item() == pytest.approx(-math.exp(0.89990234375), rel=1e-6)
+    assert metrics["approx_kl"] == pytest.approx(-0.89990234375, rel=1e-6)
 
 
 def test_sage_grpos_loss_with_its_clamped_advantage() -> None:
