@@ -96,8 +96,9 @@ def test_an_unscored_sample_gets_0_and_leaves_the_others_as_if_absent(function) 
 
 @pytest.mark.parametrize("function", [centered, group_normalized, leave_one_out])
 def test_equal_rewards_and_lone_samples_get_exactly_0(function) -> None:
+    """In float64 three times 0.1 is not 0.3, and the mean not 0.1."""
     nan = float("nan")
-    rewards = torch.tensor([[0.1] * 3, [0.7, nan, nan], [nan, nan, nan]])
+    rewards = torch.tensor([[0.1] * 3, [0.7, nan, nan], [nan, nan, nan]], dtype=torch.float64)
     assert function(rewards).tolist() == [[0.0] * 3] * 3
 
 

@@ -33,8 +33,6 @@ def equalizer_scales(
     if variant == "released":
         norms = torch.where(live, norms, 1.0)
         return norms.median() / norms
-    if not live.any():
-        return torch.ones_like(norms)
     return torch.where(live, norms[live].median() / norms, 1.0)
 
 

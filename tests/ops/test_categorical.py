@@ -91,6 +91,19 @@ def test_forward_and_backward_never_hold_a_table_over_rows_and_vocabulary() -> N
     assert seen.elements == 4 * 500
 
 
+def test_what_waits_for_the_backward_pass_is_the_input_and_no_logits() -> None:
+    hidden, head = layer(64, 4, 500)
+    kept: dict[int, int] = {}
+
+    def pack(saved: torch.Tensor) -> torch.Tensor:
+        kept[saved.data_ptr()] = saved.numel()
+        return saved
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
+        token_log_probs(hidden, head, torch.arange(64), chunk=4)
+    assert 0 < sum(kept.values()) <= hidden.numel() + head.numel() + 64
+
+
 def test_half_precision_logits_are_summed_in_float32() -> None:
     """In bfloat16 the log of 4096 equal tokens would come out as 8.3125."""
     logits = torch.zeros((1, 4096), dtype=torch.bfloat16)
