@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -67,7 +68,7 @@ def columns(case: dict) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
     return dict(zip(names, rows, strict=True)), dict(zip(names, given["weights"], strict=True))
 
 
-PRESETS = [
+PRESETS: list[tuple[Literal["sample", "population"], float, str, str]] = [
     ("sample", 1e-4, "trl", "trl"),
     ("sample", 1e-8, "ms_swift", "dancegrpo"),
     ("population", 1e-4, "", "flow_grpo"),
@@ -209,6 +210,11 @@ def test_an_unjudged_answer_has_no_reward_and_leaves_the_others_as_if_absent() -
     ],
 )
 def test_trust_names_what_it_cannot_use(change: dict, message: str) -> None:
-    given = {"outcome": tensor([[1.0, 0.0]]), "thinking": tensor([[0.2, 0.8]]), "step": 0}
+    given: dict[str, Any] = {
+        "outcome": tensor([[1.0, 0.0]]),
+        "thinking": tensor([[0.2, 0.8]]),
+        "step": 0,
+    }
+    given |= {"decay_steps": 10} | change
     with pytest.raises(ValueError, match=message):
-        trust_weighted(**({"decay_steps": 10} | given | change))
+        trust_weighted(**given)

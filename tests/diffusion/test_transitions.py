@@ -91,13 +91,12 @@ WORKED = {
 @pytest.mark.parametrize("kind", STOCHASTIC)
 def test_a_worked_step_by_hand(kind: TransitionKind) -> None:
     """x = 0.7, v = -0.4, sigma 0.5 -> 0.3, eta 0.5."""
-    given = {"eta": 0.5, "sigma_1": 0.9}
-    found = transition(kind, tensor([[0.7]]), tensor([[-0.4]]), 0.5, 0.3, **given)
+    found = transition(kind, tensor([[0.7]]), tensor([[-0.4]]), 0.5, 0.3, eta=0.5, sigma_1=0.9)
     std, mean, slope = WORKED[kind]
     assert found.denoised.item() == pytest.approx(0.9, abs=1e-12)
     assert found.std.item() == pytest.approx(std, abs=1e-9)
     assert found.mean.item() == pytest.approx(mean, abs=1e-9)
-    assert mean_slope(kind, 0.5, 0.3, **given) == pytest.approx(slope, abs=1e-9)
+    assert mean_slope(kind, 0.5, 0.3, eta=0.5, sigma_1=0.9) == pytest.approx(slope, abs=1e-9)
 
 
 @pytest.mark.parametrize("kind", STOCHASTIC)
@@ -245,8 +244,8 @@ def test_the_bridge_of_a_short_step_is_flows_step_up_to_delta_squared() -> None:
     x, v = tensor([[0.7]]), tensor([[-0.4]])
     gaps = []
     for delta in (1e-2, 1e-3):
-        given = {"eta": 0.5, "sigma_1": 0.99}
-        pair = [transition(k, x, v, 0.5, 0.5 - delta, **given) for k in ("bridge", "flow")]
+        kinds: list[TransitionKind] = ["bridge", "flow"]
+        pair = [transition(k, x, v, 0.5, 0.5 - delta, eta=0.5, sigma_1=0.99) for k in kinds]
         means, variances = ([p.mean.item() for p in pair], [p.std.item() ** 2 for p in pair])
         gaps.append((abs(means[0] - means[1]), abs(variances[0] - variances[1])))
     assert gaps[0][0] / gaps[1][0] == pytest.approx(100, rel=0.1)

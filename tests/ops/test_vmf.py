@@ -14,7 +14,7 @@ from mmrl.ops import vmf
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden/vmf.json").read_text())
 
 
-def tensor(value: float | list[float]) -> torch.Tensor:
+def tensor(value: float | list) -> torch.Tensor:
     return torch.tensor(value, dtype=torch.float64)
 
 
