@@ -123,5 +123,8 @@ class WanModel:
             return
         from peft import get_peft_model_state_dict
 
-        layers = get_peft_model_state_dict(self.module)
-        WanPipeline.save_lora_weights(folder, transformer_lora_layers=layers)
+        WanPipeline.save_lora_weights(
+            folder,
+            transformer_lora_layers=get_peft_model_state_dict(self.module),
+            transformer_lora_adapter_metadata=self.module.peft_config["default"].to_dict(),
+        )
