@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from pydantic import Field, field_validator, model_validator
@@ -15,7 +15,7 @@ from mmrl.policies.base import Policy
 from mmrl.policies.lora import LoraConfig
 from mmrl.registry import Registry
 from mmrl.reward import RewardTable
-from mmrl.trust_region.schedule import TrustRegion
+from mmrl.trust_region.schedule import AnchorKind, TrustRegion
 from mmrl.types import Actions, Metrics, Prompt, Rollout
 
 Combine = Callable[[Mapping[str, Float[Tensor, "P G"]], int], Float[Tensor, "P G"]]
@@ -25,6 +25,9 @@ Advantage = Callable[[Float[Tensor, "P G"]], Float[Tensor, "P G"]]
 @runtime_checkable
 class Objective(Protocol):
     """A pure weighted sum over rows and decisions, so that micro-batches add up."""
+
+    couples_decisions: ClassVar[bool]
+    """Whether the loss mixes the decisions of a row, as a square of their sum does."""
 
     def __call__(
         self,
@@ -48,6 +51,8 @@ class Recipe:
     advantage: Advantage
     objective: Objective
     trust_region: TrustRegion
+    sample_from: AnchorKind | None = None
+    """The anchor whose weights sample; None: the policy itself."""
 
 
 class OptimizerConfig(Config):

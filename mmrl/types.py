@@ -54,6 +54,17 @@ Sample = TextSample | VideoSample
 
 
 @dataclass(frozen=True)
+class Turn:
+    """What all ranks share of one rollout: its number in the run, and a seed of its own."""
+
+    step: int
+    seed: int
+
+
+FIRST_TURN = Turn(step=0, seed=0)
+
+
+@dataclass(frozen=True)
 class ActionStats:
     """Likelihood of sampled actions under one set of weights."""
 
@@ -68,10 +79,21 @@ class ActionStats:
         cut = (None if x is None else x[part] for x in (self.log_probs, self.mean, self.scale))
         return ActionStats(*cut)  # pyright: ignore[reportArgumentType]
 
+    def decisions(self, part: slice) -> ActionStats:
+        """The same statistics for some decisions."""
+        cut = (None if x is None else x[:, part] for x in (self.log_probs, self.mean, self.scale))
+        return ActionStats(*cut)  # pyright: ignore[reportArgumentType]
+
     def detach(self) -> ActionStats:
         """The same values as constants."""
         cut = (None if x is None else x.detach() for x in (self.log_probs, self.mean, self.scale))
         return ActionStats(*cut)  # pyright: ignore[reportArgumentType]
+
+    def leaf(self) -> ActionStats:
+        """The same values as constants that gather a gradient."""
+        log_probs = self.log_probs.detach().clone().requires_grad_()
+        mean = None if self.mean is None else self.mean.detach().clone().requires_grad_()
+        return ActionStats(log_probs, mean, self.scale)
 
 
 Actions = Mapping[ActionKind, ActionStats]
@@ -79,9 +101,10 @@ Actions = Mapping[ActionKind, ActionStats]
 
 @runtime_checkable
 class Replay(Protocol):
-    """A policy's own record of a rollout: the trainer only cuts its rows."""
+    """A policy's own record of a rollout: the trainer only cuts it."""
 
     def rows(self, part: slice) -> Replay: ...
+    def decisions(self, part: slice) -> Replay: ...
 
 
 @dataclass(frozen=True)
@@ -113,13 +136,28 @@ class Rollout:
             replay=self.replay.rows(part),
         )
 
+    def decisions(self, part: slice) -> Rollout:
+        """Some of the decisions of the same rows."""
+        return replace(
+            self,
+            behavior={kind: stats.decisions(part) for kind, stats in self.behavior.items()},
+            weights={kind: weights[:, part] for kind, weights in self.weights.items()},
+            replay=self.replay.decisions(part),
+            scales={kind: scales[part] for kind, scales in self.scales.items()},
+        )
 
-def concat_stats(parts: Sequence[ActionStats]) -> ActionStats:
-    """Rows of several micro-batches, one after the other."""
+    @property
+    def num_decisions(self) -> int:
+        """T of the longest action kind."""
+        return max(weights.shape[1] for weights in self.weights.values())
+
+
+def concat_stats(parts: Sequence[ActionStats], dim: int = 0) -> ActionStats:
+    """Rows (or with dim 1, decisions) of several parts, one after the other."""
 
     def join(name: str) -> Tensor | None:
         values = [getattr(part, name) for part in parts]
-        return None if values[0] is None else torch.cat(values)
+        return None if values[0] is None else torch.cat(values, dim)
 
-    log_probs = torch.cat([part.log_probs for part in parts])
+    log_probs = torch.cat([part.log_probs for part in parts], dim)
     return ActionStats(log_probs, join("mean"), join("scale"))

@@ -1,17 +1,45 @@
-"""The loop over noise levels: a velocity function in, the whole path out."""
+"""The loop over noise levels: a denoiser's output in, the whole path out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmrl.diffusion.ddim import Prediction, ddim_transition
+from mmrl.diffusion.sigmas import shifted_sigmas
 from mmrl.diffusion.transitions import Transition, TransitionKind, Variant, transition
 
 State = Float[Tensor, "B ..."]
+NetworkOutput = Prediction | Literal["velocity"]
+"""What the denoiser says: the velocity of a flow, or one of the three forms of DDPM models."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The grid of one sampling run."""
+
+    levels: Float[Tensor, " N1"]
+    """From noise to data in float64: sigma of a flow (1 to 0), alpha-bar of a DDPM model."""
+    timesteps: Float[Tensor, " N"]
+    """What the network is fed at each step."""
+
+    def __len__(self) -> int:
+        return len(self.timesteps)
+
+    @classmethod
+    def flow(cls, sigmas: Float[Tensor, " N1"]) -> Schedule:
+        """A flow model is fed 1000 sigma."""
+        return cls(sigmas, 1000 * sigmas[:-1])
+
+    @classmethod
+    def shifted(cls, num_steps: int, shift: float) -> Schedule:
+        """The shifted linear grid of a flow."""
+        return cls.flow(shifted_sigmas(num_steps, shift))
 
 
 @dataclass(frozen=True)
@@ -33,15 +61,19 @@ def sample_path(
     stochastic: Sequence[bool],
     noise: Callable[[int], State],
     variant: Variant = "fixed",
+    output: NetworkOutput = "velocity",
 ) -> Path:
-    """x[i+1] = mean + std noise(i) at stochastic steps, the Euler ODE step at the others."""
+    """x[i+1] = mean + std noise(i) at stochastic steps, the ODE step (Euler, DDIM) at the others.
+
+    `sigmas` are alpha-bars where `output` is a DDPM model's.
+    """
     if len(stochastic) != len(sigmas) - 1:
         raise ValueError(f"{len(stochastic)} marks for {len(sigmas) - 1} steps")
     states, found = [x], []
     for step in range(len(sigmas) - 1):
         v = velocity(x, step)
         chosen: TransitionKind = kind if stochastic[step] else "ode"
-        drawn = step_transition(chosen, x, v, sigmas, step, eta=eta, variant=variant)
+        drawn = step_transition(chosen, x, v, sigmas, step, eta=eta, variant=variant, output=output)
         x = drawn.mean + drawn.std * noise(step) if stochastic[step] else drawn.mean
         states.append(x)
         found.append(drawn if stochastic[step] else None)
@@ -57,10 +89,23 @@ def step_transition(
     *,
     eta: float,
     variant: Variant,
+    output: NetworkOutput = "velocity",
 ) -> Transition:
-    """One step of a schedule, in float32 at least; rollout and replay share it."""
+    """One step of a schedule, in float32 at least; rollout and replay share it.
+
+    A DDPM model has one family of steps, DDIM(eta); `ode` is its eta = 0.
+    """
     work = torch.promote_types(x.dtype, torch.float32)
     levels = sigmas.tolist()
+    if output != "velocity":
+        return ddim_transition(
+            x.to(work),
+            velocity.to(work),
+            levels[step],
+            levels[step + 1],
+            eta=0.0 if kind == "ode" else eta,
+            prediction=output,
+        )
     return transition(
         kind,
         x.to(work),

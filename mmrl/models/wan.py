@@ -15,7 +15,9 @@ from diffusers import WanPipeline
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mmrl.diffusion.sampler import NetworkOutput, Schedule
 from mmrl.models.folder import check_model_folder
+from mmrl.policies.video_model import Conditioning
 
 
 @dataclass
@@ -27,6 +29,7 @@ class WanModel:
     height: int
     width: int
     max_sequence_length: int = 226
+    output: NetworkOutput = "velocity"
     _embeddings: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -70,7 +73,7 @@ class WanModel:
         self.pipeline.to(device)
 
     @torch.no_grad()
-    def encode(self, texts: Sequence[str]) -> Float[Tensor, "B L E"]:
+    def encode(self, texts: Sequence[str]) -> Conditioning:
         """Text embeddings as the pipeline makes them; each text is encoded once and kept."""
         new = [text for text in dict.fromkeys(texts) if text not in self._embeddings]
         if new:
@@ -81,28 +84,30 @@ class WanModel:
                 device=self.pipeline.transformer.device,
             )
             self._embeddings |= dict(zip(new, found, strict=True))
-        return torch.stack([self._embeddings[text] for text in texts])
+        found = torch.stack([self._embeddings[text] for text in texts])
+        return Conditioning({"encoder_hidden_states": found})
 
-    def velocity(
-        self, x: Float[Tensor, "B C f h w"], sigma: float, embeddings: Float[Tensor, "B L E"]
+    def predict(
+        self, x: Float[Tensor, "B C f h w"], timestep: float, conditioning: Conditioning
     ) -> Float[Tensor, "B C f h w"]:
-        """v = noise - data at noise level sigma, in float32; the network is fed 1000 sigma."""
+        """v = noise - data, in float32."""
         transformer = self.pipeline.transformer
-        timestep = torch.full((len(x),), 1000 * sigma, device=x.device)
+        embeddings = conditioning.tensors["encoder_hidden_states"]
         out = transformer(
             hidden_states=x.to(transformer.dtype),
-            timestep=timestep,
+            timestep=torch.full((len(x),), timestep, device=x.device),
             encoder_hidden_states=embeddings.to(transformer.dtype),
             return_dict=False,
         )
         return out[0].float()
 
-    def scheduler_sigmas(self, num_steps: int) -> Float[Tensor, " N1"]:
-        """The noise levels that the pipeline's own scheduler would visit, 1 to 0."""
+    def schedule(self, num_steps: int, shift: float | None) -> Schedule:
+        """The shifted grid, or the noise levels that the pipeline's own scheduler would visit."""
+        if shift is not None:
+            return Schedule.shifted(num_steps, shift)
         self.pipeline.scheduler.set_timesteps(num_steps)
-        return self.pipeline.scheduler.sigmas.double().cpu()
+        return Schedule.flow(self.pipeline.scheduler.sigmas.double().cpu())
 
-    @torch.no_grad()
     def decode(self, latents: Float[Tensor, "B C f h w"]) -> Float[Tensor, "B F 3 H W"]:
         """RGB in [0, 1] by the pipeline's own rule: latents * std + mean, VAE, post-processing."""
         vae = self.pipeline.vae
@@ -112,7 +117,7 @@ class WanModel:
         scaled = latents.to(device=vae.device, dtype=vae.dtype) * std + mean
         video = vae.decode(scaled, return_dict=False)[0]
         processed = self.pipeline.video_processor.postprocess_video(video, output_type="pt")
-        return processed.float().cpu()
+        return processed.float()
 
     def save_pretrained(self, folder: Path) -> None:
         """The whole pipeline, or with LoRA only the adapter that `load_lora_weights` reads."""
@@ -123,8 +128,9 @@ class WanModel:
             return
         from peft import get_peft_model_state_dict
 
+        adapter = self.pipeline.transformer.peft_config["default"].to_dict()
         WanPipeline.save_lora_weights(
             folder,
             transformer_lora_layers=get_peft_model_state_dict(self.module),
-            transformer_lora_adapter_metadata=self.module.peft_config["default"].to_dict(),
+            transformer_lora_adapter_metadata=adapter,
         )

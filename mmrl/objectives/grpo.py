@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -25,6 +26,7 @@ class Clip:
 class Grpo:
     """-sum_bt w min(r A, clip(r) A), added over action kinds (arXiv:2402.03300, eq. 3, no KL)."""
 
+    couples_decisions: ClassVar[bool] = False
     clips: Mapping[ActionKind, Clip]
 
     def __call__(

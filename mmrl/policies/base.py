@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from mmrl.types import Actions, Prompt, Rollout, TextSample, VideoSample
+from mmrl.types import FIRST_TURN, Actions, Prompt, Rollout, TextSample, Turn, VideoSample
 
 
 @runtime_checkable
@@ -23,7 +23,16 @@ class Policy(Protocol):
     module: nn.Module
     """Holds every weight; the trainable ones are those with `requires_grad`."""
 
-    def rollout(self, prompts: Sequence[Prompt], group_size: int, seeds: Sequence[int]) -> Rollout:
+    decision_chunk: int | None
+    """Decisions of one forward and backward pass in training; None: all of them at once."""
+
+    def rollout(
+        self,
+        prompts: Sequence[Prompt],
+        group_size: int,
+        seeds: Sequence[int],
+        turn: Turn = FIRST_TURN,
+    ) -> Rollout:
         """G stochastic samples per prompt, group-major, without gradients."""
         ...
 

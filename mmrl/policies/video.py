@@ -1,43 +1,33 @@
-"""A flow-matching video model as a policy: every denoising step is an action."""
+"""A video diffusion model as a policy: every denoising step is an action."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import torch
-from einops import repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmrl.diffusion.plan import StepPlan
 from mmrl.diffusion.sampler import Path as SamplePath
-from mmrl.diffusion.sampler import sample_path, step_transition
-from mmrl.diffusion.sigmas import shifted_sigmas
+from mmrl.diffusion.sampler import Schedule, sample_path, step_transition
 from mmrl.diffusion.transitions import Transition, TransitionKind, Variant
 from mmrl.ops.gaussian import log_prob
 from mmrl.ops.weights import per_decision
-from mmrl.types import ActionKind, Actions, ActionStats, Prompt, Rollout, VideoSample, concat_stats
-
-Latents = Float[Tensor, "B C f h w"]
-
-
-@runtime_checkable
-class VideoModel(Protocol):
-    """What a model family's adapter offers."""
-
-    @property
-    def module(self) -> nn.Module: ...
-    @property
-    def latent_shape(self) -> tuple[int, int, int, int]: ...
-    def to(self, device: torch.device) -> None: ...
-    def encode(self, texts: Sequence[str]) -> Float[Tensor, "B L E"]: ...
-    def velocity(self, x: Latents, sigma: float, embeddings: Float[Tensor, "B L E"]) -> Latents: ...
-    def scheduler_sigmas(self, num_steps: int) -> Float[Tensor, " N1"]: ...
-    def decode(self, latents: Latents) -> Float[Tensor, "B F 3 H W"]: ...
-    def save_pretrained(self, folder: Path) -> None: ...
+from mmrl.policies.video_model import Conditioning, Latents, VideoModel
+from mmrl.types import (
+    FIRST_TURN,
+    ActionKind,
+    Actions,
+    ActionStats,
+    Prompt,
+    Rollout,
+    Turn,
+    VideoSample,
+    concat_stats,
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +40,7 @@ class Sampling:
     shift: float | None
     """Schedule shift; None takes the noise levels of the model's own scheduler."""
     guidance: float = 1.0
-    """v = v_empty + guidance (v_prompt - v_empty); 1 needs no second pass."""
+    """out = empty + guidance (given - empty) as one batch; 1 needs no second pass."""
     variant: Variant = "fixed"
     shared_first_noise: bool = False
     """All samples of a prompt start from one noise (DanceGRPO)."""
@@ -65,21 +55,27 @@ class DenoiseReplay:
 
     before: Float[Tensor, "B T C f h w"]
     after: Float[Tensor, "B T C f h w"]
-    embeddings: Float[Tensor, "B L E"]
+    conditioning: Conditioning
     steps: tuple[int, ...]
 
     def rows(self, part: slice) -> DenoiseReplay:
         """The same steps for some rows."""
-        return DenoiseReplay(self.before[part], self.after[part], self.embeddings[part], self.steps)
+        told = self.conditioning.rows(part)
+        return DenoiseReplay(self.before[part], self.after[part], told, self.steps)
+
+    def decisions(self, part: slice) -> DenoiseReplay:
+        """Some of the steps for the same rows."""
+        before, after = self.before[:, part], self.after[:, part]
+        return DenoiseReplay(before, after, self.conditioning, self.steps[part])
 
     @classmethod
     def of(
-        cls, path: SamplePath, embeddings: Float[Tensor, "B L E"], steps: tuple[int, ...]
+        cls, path: SamplePath, conditioning: Conditioning, steps: tuple[int, ...]
     ) -> DenoiseReplay:
         """The transitions of `steps` out of a sampled path."""
         before = torch.stack([path.states[s] for s in steps], dim=1)
         after = torch.stack([path.states[s + 1] for s in steps], dim=1)
-        return cls(before, after, embeddings, steps)
+        return cls(before, after, conditioning, steps)
 
     @classmethod
     def concat(cls, parts: Sequence[DenoiseReplay]) -> DenoiseReplay:
@@ -87,7 +83,7 @@ class DenoiseReplay:
         return cls(
             torch.cat([part.before for part in parts]),
             torch.cat([part.after for part in parts]),
-            torch.cat([part.embeddings for part in parts]),
+            Conditioning.concat([part.conditioning for part in parts]),
             parts[0].steps,
         )
 
@@ -119,12 +115,14 @@ class VideoPolicy:
 
     model: VideoModel
     sampling: Sampling
-    plan: Callable[[torch.Generator], StepPlan]
-    """Which steps are stochastic and trained; drawn anew for every rollout."""
+    plan: Callable[[Turn], StepPlan]
+    """Which steps are stochastic and trained, the same on every rank."""
     rows: int
     """Samples of one forward pass, in rollout and replay alike."""
     scales: Callable[[Float[Tensor, " N1"]], Float[Tensor, " N"]] | None = None
     """Multiplier of each step's loss from the noise levels (SAGE's equalizer)."""
+    decision_chunk: int | None = 1
+    """Steps of one forward and backward pass in training: memory is that of one step."""
     module: nn.Module = field(init=False)
 
     def __post_init__(self) -> None:
@@ -134,25 +132,29 @@ class VideoPolicy:
         """Move every part of the model."""
         self.model.to(device)
 
-    def sigmas(self, num_steps: int) -> Float[Tensor, " N1"]:
-        """Noise levels from 1 to 0 in float64."""
-        if self.sampling.shift is None:
-            return self.model.scheduler_sigmas(num_steps)
-        return shifted_sigmas(num_steps, self.sampling.shift)
+    def schedule(self, num_steps: int) -> Schedule:
+        """Noise levels and timesteps."""
+        return self.model.schedule(num_steps, self.sampling.shift)
 
     @torch.no_grad()
-    def rollout(self, prompts: Sequence[Prompt], group_size: int, seeds: Sequence[int]) -> Rollout:
+    def rollout(
+        self,
+        prompts: Sequence[Prompt],
+        group_size: int,
+        seeds: Sequence[int],
+        turn: Turn = FIRST_TURN,
+    ) -> Rollout:
         """Paths of G videos per prompt, their decoded videos, and the trained transitions."""
-        sigmas = self.sigmas(self.sampling.num_steps)
-        plan = self.plan(torch.Generator().manual_seed(seeds[0]))
+        schedule = self.schedule(self.sampling.num_steps)
+        plan = self.plan(turn)
         steps = plan.trained_steps()
         replays, behavior, videos = [], [], []
         for part in chunks(len(prompts), max(1, self.rows // group_size)):
-            embeddings = self._embed(prompts[part], group_size)
+            told = self._tell(prompts[part], group_size)
             noise = GroupNoise(seeds[part], group_size, self.model.latent_shape)
-            path = self._path(sigmas, plan, embeddings, noise)
+            path = self._path(schedule, plan, told, noise)
             videos += self._decode(path.states[-1])
-            replays.append(DenoiseReplay.of(path, embeddings, steps))
+            replays.append(DenoiseReplay.of(path, told, steps))
             behavior.append(
                 _stack([_stats(path.states[s + 1], path.transitions[s]) for s in steps])
             )
@@ -164,26 +166,27 @@ class VideoPolicy:
             weights={"denoise": per_decision(torch.ones_like(replay.before[:, :, 0, 0, 0, 0]))},
             counts={"denoise": float(len(videos) * len(steps))},
             replay=replay,
-            scales=self._scales(sigmas, steps),
+            scales=self._scales(schedule, steps),
         )
 
     def evaluate(self, batch: Rollout) -> Actions:
         """Mean, std and log-prob of the trained transitions under the weights of now."""
         replay = batch.replay
         assert isinstance(replay, DenoiseReplay)
-        sigmas = self.sigmas(self.sampling.num_steps)
+        schedule = self.schedule(self.sampling.num_steps)
         stats = []
         for t, step in enumerate(replay.steps):
             before = replay.before[:, t]
-            velocity = self._velocity(before, float(sigmas[step]), replay.embeddings)
+            found = self.predict(before, float(schedule.timesteps[step]), replay.conditioning)
             drawn = step_transition(
                 self.sampling.kind,
                 before,
-                velocity,
-                sigmas,
+                found,
+                schedule.levels,
                 step,
                 eta=self.sampling.eta,
                 variant=self.sampling.variant,
+                output=self.model.output,
             )
             stats.append(_stats(replay.after[:, t], drawn))
         return {"denoise": _stack(stats)}
@@ -191,12 +194,12 @@ class VideoPolicy:
     @torch.no_grad()
     def sample(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[VideoSample]:
         """One video per prompt by the deterministic solver from the seed's first noise."""
-        sigmas = self.sigmas(self.sampling.eval_steps or self.sampling.num_steps)
-        plan = StepPlan.deterministic(len(sigmas) - 1)
+        schedule = self.schedule(self.sampling.eval_steps or self.sampling.num_steps)
+        plan = StepPlan.deterministic(len(schedule))
         videos = []
         for part in chunks(len(prompts), self.rows):
             noise = GroupNoise(seeds[part], 1, self.model.latent_shape)
-            path = self._path(sigmas, plan, self._embed(prompts[part], 1), noise)
+            path = self._path(schedule, plan, self._tell(prompts[part], 1), noise)
             videos += self._decode(path.states[-1])
         return self._as_samples(prompts, videos)
 
@@ -204,36 +207,36 @@ class VideoPolicy:
         """The pipeline folder, or the LoRA folder that `load_lora_weights` reads."""
         self.model.save_pretrained(folder)
 
-    def _embed(self, prompts: Sequence[Prompt], group_size: int) -> Float[Tensor, "B L E"]:
-        found = self.model.encode([prompt.text for prompt in prompts])
-        return repeat(found, "p l e -> (p g) l e", g=group_size)
+    def predict(self, x: Latents, timestep: float, conditioning: Conditioning) -> Latents:
+        """The guided output: both halves of the guidance in one batch."""
+        guidance = self.sampling.guidance
+        if guidance == 1:
+            return self.model.predict(x, timestep, conditioning)
+        empty = self.model.encode([""]).repeat(len(x))
+        both = self.model.predict(
+            torch.cat([x, x]), timestep, Conditioning.concat([empty, conditioning])
+        )
+        without, given = both.chunk(2)
+        return without + guidance * (given - without)
+
+    def _tell(self, prompts: Sequence[Prompt], group_size: int) -> Conditioning:
+        return self.model.encode([prompt.text for prompt in prompts]).repeat(group_size)
 
     def _path(
-        self,
-        sigmas: Float[Tensor, " N1"],
-        plan: StepPlan,
-        embeddings: Float[Tensor, "B L E"],
-        noise: GroupNoise,
+        self, schedule: Schedule, plan: StepPlan, conditioning: Conditioning, noise: GroupNoise
     ) -> SamplePath:
+        device = conditioning.device
         return sample_path(
-            lambda x, step: self._velocity(x, float(sigmas[step]), embeddings),
-            noise.first(self.sampling.shared_first_noise).to(embeddings.device),
-            sigmas,
+            lambda x, step: self.predict(x, float(schedule.timesteps[step]), conditioning),
+            noise.first(self.sampling.shared_first_noise).to(device),
+            schedule.levels,
             kind=self.sampling.kind,
             eta=self.sampling.eta,
             stochastic=plan.stochastic,
-            noise=lambda step: noise.draw().to(embeddings.device),
+            noise=lambda step: noise.draw().to(device),
             variant=self.sampling.variant,
+            output=self.model.output,
         )
-
-    def _velocity(self, x: Latents, sigma: float, embeddings: Float[Tensor, "B L E"]) -> Latents:
-        guidance = self.sampling.guidance
-        if guidance == 1:
-            return self.model.velocity(x, sigma, embeddings)
-        empty = self.model.encode([""]).expand_as(embeddings)
-        both = self.model.velocity(torch.cat([x, x]), sigma, torch.cat([empty, embeddings]))
-        without, given = both.chunk(2)
-        return without + guidance * (given - without)
 
     def _decode(self, latents: Latents) -> list[Float[Tensor, "F 3 H W"]]:
         return [video for part in latents.split(self.rows) for video in self.model.decode(part)]
@@ -245,12 +248,12 @@ class VideoPolicy:
         return [VideoSample(p, v, fps) for p, v in zip(prompts, videos, strict=True)]
 
     def _scales(
-        self, sigmas: Float[Tensor, " N1"], steps: tuple[int, ...]
+        self, schedule: Schedule, steps: tuple[int, ...]
     ) -> dict[ActionKind, Float[Tensor, " T"]]:
         if self.scales is None:
             return {}
         device = next(self.module.parameters()).device
-        return {"denoise": self.scales(sigmas)[list(steps)].float().to(device)}
+        return {"denoise": self.scales(schedule.levels)[list(steps)].float().to(device)}
 
 
 def chunks(count: int, size: int) -> Iterator[slice]:

@@ -14,6 +14,7 @@ from mmrl.config import Config, ConfigError
 from mmrl.diffusion.plan import StepPlan
 from mmrl.diffusion.transitions import TransitionKind, Variant
 from mmrl.policies.video import Sampling, VideoPolicy
+from mmrl.types import Turn
 
 Scales = Callable[[Float[Tensor, " N1"]], Float[Tensor, " N"]]
 
@@ -61,11 +62,12 @@ class SamplingConfig(Config):
             )
         return self
 
-    def plan(self, generator: torch.Generator) -> StepPlan:
+    def plan(self, turn: Turn) -> StepPlan:
         """Which steps of one rollout are stochastic and trained."""
         if self.trained_steps == "window":
             return StepPlan.window(self.num_steps, self.window_start, self.trained_count or 1)
         if self.trained_steps == "random":
+            generator = torch.Generator().manual_seed(turn.seed)
             return StepPlan.random_k(self.num_steps, self.trained_count or 1, generator)
         return StepPlan.all(self.num_steps)
 

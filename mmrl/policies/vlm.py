@@ -21,7 +21,7 @@ from mmrl.config import ConfigError
 from mmrl.models.qwen_vl import QwenVlModel, VlmInputs
 from mmrl.ops.categorical import inverse_cdf, token_log_probs
 from mmrl.ops.weights import per_decision, per_sequence
-from mmrl.types import Actions, ActionStats, Prompt, Rollout, TextSample
+from mmrl.types import FIRST_TURN, Actions, ActionStats, Prompt, Rollout, TextSample, Turn
 
 Draw = Callable[[Float[Tensor, "B V"]], tuple[Int[Tensor, " B"], Float[Tensor, " B"]]]
 
@@ -40,6 +40,12 @@ class TokenReplay:
         size = self.group_size
         assert start % size == 0 and stop % size == 0, "a cut inside a group"
         return TokenReplay(self.prompts[start // size : stop // size], self.ids[part], size)
+
+    def decisions(self, part: slice) -> TokenReplay:
+        """Tokens hang on all tokens before them: only all of them can be replayed."""
+        if part != slice(0, self.ids.shape[1]):
+            raise ValueError("tokens of an answer are replayed together, not in parts")
+        return self
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,7 @@ class VlmPolicy:
     prompt_template: str = "{question}"
     weighting: Literal["sequence", "decision"] = "sequence"
     """Whether every answer counts alike in the loss (GRPO) or every token (DAPO)."""
+    decision_chunk: int | None = None
     module: nn.Module = field(init=False)
 
     def __post_init__(self) -> None:
@@ -79,7 +86,13 @@ class VlmPolicy:
         self.module.to(device)
 
     @torch.no_grad()
-    def rollout(self, prompts: Sequence[Prompt], group_size: int, seeds: Sequence[int]) -> Rollout:
+    def rollout(
+        self,
+        prompts: Sequence[Prompt],
+        group_size: int,
+        seeds: Sequence[int],
+        turn: Turn = FIRST_TURN,
+    ) -> Rollout:
         """G sampled answers per prompt; a prompt's noise comes from its own seed alone."""
         inputs = self.model.inputs(prompts, self.prompt_template)
         per_pass = max(1, self.rows // group_size)

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mmrl.config import UserError
-from mmrl.train.step import TrainState
+from mmrl.train.state import TrainState
 from mmrl.trust_region.controller import ControllerState
 from mmrl.trust_region.schedule import AnchorKind
 from mmrl.trust_region.weights import Snapshot, check_names, trainable

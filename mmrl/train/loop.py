@@ -17,13 +17,15 @@ from accelerate import Accelerator
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mmrl.config import ConfigError, UserError, dump, numbers_as_floats, parse, read_yaml
+from mmrl.data.prompts import PromptStream
 from mmrl.evaluate.runner import evaluate, write_evaluation, write_gallery
 from mmrl.recipe import PipelineConfig, Recipe, TrainConfig, pipelines
 from mmrl.registry import UnknownNameError
 from mmrl.train.checkpoint import checkpoints, load_checkpoint, newest_sound, save_checkpoint
 from mmrl.train.metrics import MetricsFile
 from mmrl.train.ranks import Ranks
-from mmrl.train.step import PromptStream, TrainState, train_step
+from mmrl.train.state import TrainState
+from mmrl.train.step import train_step
 from mmrl.trust_region.weights import Anchor, take_snapshot, trainable
 from mmrl.types import Metrics
 

@@ -3,48 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmrl.data.prompts import PromptStream
 from mmrl.recipe import Recipe, TrainConfig
+from mmrl.train.accumulate import Replayed, accumulate, add_metrics
 from mmrl.train.metrics import score_metrics, score_sums
 from mmrl.train.ranks import Ranks
-from mmrl.trust_region.controller import ControllerState, current, initial_state, observe
-from mmrl.trust_region.penalty import anchor_kls, penalty
-from mmrl.trust_region.schedule import AnchorKind, blend_after, blend_before
-from mmrl.trust_region.weights import Anchor, trainable, using
-from mmrl.types import Actions, Metrics, Rollout
-
-
-@dataclass
-class TrainState:
-    """All that changes while a run goes on, and all that a checkpoint must hold."""
-
-    optimizer: torch.optim.Optimizer
-    generator: torch.Generator
-    """Source of every sampling seed; the same on every rank."""
-    stream: PromptStream
-    anchors: dict[AnchorKind, Anchor]
-    controllers: dict[str, ControllerState] = field(default_factory=dict)
-    """By `anchor/kind`."""
-    step: int = 0
-    updates: int = 0
-
-
-@dataclass
-class Replayed:
-    """What passes over one rollout leave for the next pass over the same rows."""
-
-    behavior: dict[int, Actions] = field(default_factory=dict)
-    """Likelihoods of the first pass, by first row: the denominator of the ratio."""
-    latest: dict[int, Actions] = field(default_factory=dict)
-    latest_at: int = -1
-    """Optimizer steps done when `latest` was computed."""
+from mmrl.train.state import TrainState, anchor_config, coefficient
+from mmrl.trust_region.controller import initial_state, observe
+from mmrl.trust_region.schedule import blend_after, blend_before
+from mmrl.trust_region.weights import trainable, using
+from mmrl.types import Actions, Metrics, Rollout, Turn
 
 
 def train_step(recipe: Recipe, state: TrainState, config: TrainConfig, ranks: Ranks) -> Metrics:
@@ -53,8 +27,10 @@ def train_step(recipe: Recipe, state: TrainState, config: TrainConfig, ranks: Ra
     prompts = ranks.mine(state.stream.take(config.prompts_per_step))
     shape = (config.prompts_per_step,)
     seeds = torch.randint(2**62, shape, generator=state.generator).tolist()
+    turn = Turn(state.step, int(torch.randint(2**62, (), generator=state.generator)))
     with torch.no_grad():
-        rollout = recipe.policy.rollout(prompts, recipe.group_size, ranks.mine(seeds))
+        with sampling_weights(recipe, state):
+            rollout = recipe.policy.rollout(prompts, recipe.group_size, ranks.mine(seeds), turn)
         rollout = weigh_globally(rollout, ranks)
         sampled = time.perf_counter()
         scores = recipe.rewards.score(rollout)
@@ -102,73 +78,20 @@ def optimize(
     for start in range(0, len(rollout), config.rows):
         part = slice(start, start + config.rows)
         found = accumulate(recipe, state, rollout.rows(part), advantages[part], replayed, start)
-        latest[start] = found.current
-        for name, value in found.metrics.items():
-            sums[name] = sums.get(name, 0.0) + value
+        if "stepwise" in state.anchors:
+            latest[start] = found.current
+        add_metrics(sums, found.metrics)
     replayed.latest, replayed.latest_at = latest, state.updates
     totals = ranks.totals(sums)
     samples = ranks.totals({"samples": float(len(rollout))})["samples"]
     return totals | update(recipe, state, config, ranks, totals, samples)
 
 
-@dataclass(frozen=True)
-class Accumulated:
-    """What one micro-batch leaves behind besides its gradients."""
-
-    current: Actions
-    metrics: Metrics
-    """Weighted sums: added over micro-batches and ranks they are means."""
-
-
-def accumulate(
-    recipe: Recipe,
-    state: TrainState,
-    batch: Rollout,
-    advantages: Float[Tensor, " B"],
-    replayed: Replayed,
-    start: int,
-) -> Accumulated:
-    """Add the gradient of objective + penalty of one micro-batch.
-
-    The first pass over a rollout is on-policy: its own likelihoods become the denominator of the
-    ratio, and their distance from what the sampler recorded is logged.
-    """
-    anchors = evaluate_anchors(recipe, state, batch, replayed, start)
-    actions = recipe.policy.evaluate(batch)
-    constant: Actions = {kind: stats.detach() for kind, stats in actions.items()}
-    gap = log_prob_gap(constant, batch)
-    first = replayed.behavior.setdefault(start, constant)
-    batch = replace(batch, behavior=first)
-    loss, metrics = recipe.objective(actions, anchors, batch, advantages.to(_device(actions)))
-    kls = anchor_kls(actions, anchors, batch.weights, estimator=recipe.trust_region.estimator)
-    coefficients = {name: coefficient(recipe, state, name) for name in kls}
-    total = loss + penalty(kls, coefficients).to(loss.device)
-    if total.requires_grad:
-        total.backward()
-    metrics |= {"loss": total.item(), "ratio/deviation": ratio_deviation(constant, batch)}
-    if first is constant:
-        metrics["rollout/log_prob_gap"] = gap
-    return Accumulated(constant, metrics | {f"kl/{k}": v.item() for k, v in kls.items()})
-
-
-@torch.no_grad()
-def evaluate_anchors(
-    recipe: Recipe, state: TrainState, batch: Rollout, replayed: Replayed, start: int
-) -> Mapping[str, Actions]:
-    """Likelihoods of the batch under every anchor.
-
-    The stepwise anchor holds the weights of the previous pass, so on a second pass over the same
-    rows its likelihoods are already known.
-    """
-    found: dict[str, Actions] = {}
-    for name, anchor in state.anchors.items():
-        known = name == "stepwise" and replayed.latest_at == anchor.moved_at
-        if known and start in replayed.latest:
-            found[name] = replayed.latest[start]
-            continue
-        with using(recipe.policy.module, anchor.weights):
-            found[name] = recipe.policy.evaluate(batch)
-    return found
+def sampling_weights(recipe: Recipe, state: TrainState) -> AbstractContextManager[None]:
+    """The weights that sample: the policy's own, or those of the anchor the recipe names."""
+    if recipe.sample_from is None:
+        return nullcontext()
+    return using(recipe.policy.module, state.anchors[recipe.sample_from].weights)
 
 
 def update(
@@ -212,7 +135,7 @@ def update(
 
 
 def _observe(recipe: Recipe, state: TrainState, name: str, totals: Metrics, samples: float) -> None:
-    anchor = _anchor_config(recipe, name)
+    anchor = anchor_config(recipe, name)
     before = state.controllers.get(name, initial_state(anchor.coefficient))
     kl = totals[f"kl/{name}"]
     state.controllers[name] = observe(anchor.coefficient, before, kl=kl, count=samples)
@@ -224,41 +147,3 @@ def set_lr(state: TrainState, config: TrainConfig) -> None:
     share = min(1.0, (state.updates + 1) / warmup) if warmup else 1.0
     for group in state.optimizer.param_groups:
         group["lr"] = config.optimizer.lr * share
-
-
-def coefficient(recipe: Recipe, state: TrainState, name: str) -> float:
-    """The coefficient in force for `anchor/kind`."""
-    anchor = _anchor_config(recipe, name)
-    return current(anchor.coefficient, state.controllers.get(name), updates=state.updates)
-
-
-def _anchor_config(recipe: Recipe, name: str):
-    kinds = recipe.trust_region.anchors()
-    return next(anchor for kind, anchor in kinds.items() if name.startswith(f"{kind}/"))
-
-
-@torch.no_grad()
-def ratio_deviation(actions: Actions, batch: Rollout) -> float:
-    """sum w |ratio - 1|: exactly 0 on the first update after a rollout."""
-    return _weighted_gap(actions, batch, lambda log_ratio: log_ratio.exp() - 1)
-
-
-@torch.no_grad()
-def log_prob_gap(actions: Actions, batch: Rollout) -> float:
-    """sum w |replayed - sampled log-prob|: how far replay is from what the sampler recorded."""
-    return _weighted_gap(actions, batch, lambda log_ratio: log_ratio)
-
-
-def _weighted_gap(actions: Actions, batch: Rollout, of) -> float:
-    total = 0.0
-    for kind, stats in actions.items():
-        weights = batch.weights[kind]
-        live = weights != 0
-        known = batch.behavior[kind].log_probs.to(stats.log_probs.device)
-        log_ratio = torch.where(live, stats.log_probs - known, 0.0)
-        total += (weights * of(log_ratio).abs()).sum().item()
-    return total
-
-
-def _device(actions: Actions) -> torch.device:
-    return next(iter(actions.values())).log_probs.device

@@ -10,9 +10,11 @@ import torch
 from accelerate import Accelerator
 
 from mmrl.recipe import Recipe
+from mmrl.train.accumulate import Replayed, accumulate
 from mmrl.train.loop import initial_state, load_config
 from mmrl.train.ranks import Ranks
-from mmrl.train.step import Replayed, TrainState, accumulate, train_step, update, weigh_globally
+from mmrl.train.state import TrainState
+from mmrl.train.step import train_step, update, weigh_globally
 from mmrl.trust_region.weights import trainable
 from mmrl.types import Rollout
 from tests.tiny import video_config, vlm_config

@@ -1,0 +1,228 @@
+"""The gradient of one micro-batch: replay, anchors, objective and penalty, backward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmrl.recipe import Recipe
+from mmrl.train.state import TrainState, coefficient
+from mmrl.trust_region.penalty import anchor_kls, penalty
+from mmrl.trust_region.weights import using
+from mmrl.types import Actions, Metrics, Rollout, concat_stats
+
+
+@dataclass
+class Replayed:
+    """What passes over one rollout leave for the next pass over the same rows."""
+
+    behavior: dict[int, Actions] = field(default_factory=dict)
+    """Likelihoods of the first pass, by first row: the denominator of the ratio."""
+    latest: dict[int, Actions] = field(default_factory=dict)
+    latest_at: int = -1
+    """Optimizer steps done when `latest` was computed."""
+
+
+@dataclass(frozen=True)
+class Accumulated:
+    """What one micro-batch leaves behind besides its gradients."""
+
+    current: Actions
+    metrics: Metrics
+    """Weighted sums: added over micro-batches and ranks they are means."""
+
+
+def accumulate(
+    recipe: Recipe,
+    state: TrainState,
+    batch: Rollout,
+    advantages: Float[Tensor, " B"],
+    replayed: Replayed,
+    start: int,
+) -> Accumulated:
+    """Add the gradient of objective + penalty of one micro-batch, some decisions at a time.
+
+    The first pass over a rollout is on-policy: its own likelihoods become the denominator of the
+    ratio, and their distance from what the sampler recorded is logged.
+    """
+    if recipe.objective.couples_decisions:
+        found = _accumulate_coupled(recipe, state, batch, advantages, replayed, start)
+    else:
+        parts = [
+            _accumulate_part(recipe, state, batch, advantages, replayed, start, part)
+            for part in decision_parts(recipe, batch)
+        ]
+        found = Accumulated(join_decisions([part.current for part in parts]), {})
+        for part in parts:
+            add_metrics(found.metrics, part.metrics)
+    replayed.behavior.setdefault(start, found.current)
+    return found
+
+
+def _accumulate_part(
+    recipe: Recipe,
+    state: TrainState,
+    whole: Rollout,
+    advantages: Float[Tensor, " B"],
+    replayed: Replayed,
+    start: int,
+    part: slice,
+) -> Accumulated:
+    batch = whole.decisions(part)
+    anchors = evaluate_anchors(recipe, state, batch, replayed, start, part)
+    actions = recipe.policy.evaluate(batch)
+    constant: Actions = {kind: stats.detach() for kind, stats in actions.items()}
+    known = replayed.behavior.get(start)
+    metrics: Metrics = {} if known else {"rollout/log_prob_gap": log_prob_gap(constant, batch)}
+    first = {kind: stats.decisions(part) for kind, stats in known.items()} if known else constant
+    batch = replace(batch, behavior=first)
+    total, found = objective_and_penalty(recipe, state, actions, anchors, batch, advantages)
+    if total.requires_grad:
+        total.backward()
+    metrics |= found | {"ratio/deviation": ratio_deviation(constant, batch)}
+    return Accumulated(constant, metrics)
+
+
+def _accumulate_coupled(
+    recipe: Recipe,
+    state: TrainState,
+    batch: Rollout,
+    advantages: Float[Tensor, " B"],
+    replayed: Replayed,
+    start: int,
+) -> Accumulated:
+    """A loss that mixes the decisions of a path, in the memory of one decision, exactly.
+
+    First d loss / d likelihood on constants, then sum (slope * likelihood) part by part: the chain
+    rule. The first pass over a rollout takes the constants from the sampler.
+    """
+    parts = list(decision_parts(recipe, batch))
+    known = replayed.behavior.get(start)
+    with torch.no_grad():
+        by_part = [
+            evaluate_anchors(recipe, state, batch.decisions(part), replayed, start, part)
+            for part in parts
+        ]
+        anchors = {
+            name: join_decisions([found[name] for found in by_part]) for name in state.anchors
+        }
+        constant = batch.behavior
+        if known:
+            constant = join_decisions([recipe.policy.evaluate(batch.decisions(p)) for p in parts])
+            batch = replace(batch, behavior=known)
+    leaves: Actions = {kind: stats.leaf() for kind, stats in constant.items()}
+    total, metrics = objective_and_penalty(recipe, state, leaves, anchors, batch, advantages)
+    metrics["ratio/deviation"] = ratio_deviation(constant, batch)
+    if not total.requires_grad:
+        return Accumulated(constant, metrics)
+    total.backward()
+    for part in parts:
+        cut = batch.decisions(part)
+        actions = recipe.policy.evaluate(cut)
+        replay = replace(cut, behavior={k: s.decisions(part) for k, s in constant.items()})
+        gap = log_prob_gap({kind: stats.detach() for kind, stats in actions.items()}, replay)
+        add_metrics(metrics, {"rollout/log_prob_gap": gap})
+        pull(leaves, actions, part).backward()
+    return Accumulated(constant, metrics)
+
+
+def objective_and_penalty(
+    recipe: Recipe,
+    state: TrainState,
+    actions: Actions,
+    anchors: Mapping[str, Actions],
+    batch: Rollout,
+    advantages: Float[Tensor, " B"],
+) -> tuple[Float[Tensor, ""], Metrics]:
+    """The loss of one micro-batch, and its parts as metrics."""
+    loss, metrics = recipe.objective(actions, anchors, batch, advantages.to(_device(actions)))
+    kls = anchor_kls(actions, anchors, batch.weights, estimator=recipe.trust_region.estimator)
+    coefficients = {name: coefficient(recipe, state, name) for name in kls}
+    total = loss + penalty(kls, coefficients).to(loss.device)
+    return total, metrics | {"loss": total.item()} | {f"kl/{k}": v.item() for k, v in kls.items()}
+
+
+def pull(leaves: Actions, actions: Actions, part: slice) -> Float[Tensor, ""]:
+    """sum slope * value over one part's likelihoods and means: its gradient is the loss's own."""
+    total = torch.zeros((), device=_device(actions))
+    for kind, stats in actions.items():
+        pairs = ((leaves[kind].log_probs, stats.log_probs), (leaves[kind].mean, stats.mean))
+        for leaf, value in pairs:
+            if leaf is not None and leaf.grad is not None and value is not None:
+                total = total + (leaf.grad[:, part] * value).sum()
+    return total
+
+
+def decision_parts(recipe: Recipe, batch: Rollout) -> Iterator[slice]:
+    """Slices of the decisions that one forward pass replays."""
+    count = batch.num_decisions
+    size = recipe.policy.decision_chunk or count
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def join_decisions(parts: Sequence[Actions]) -> Actions:
+    """One table out of consecutive parts."""
+    return {kind: concat_stats([part[kind] for part in parts], dim=1) for kind in parts[0]}
+
+
+def add_metrics(sums: Metrics, found: Metrics) -> None:
+    """Add every number of `found` into `sums`."""
+    for name, value in found.items():
+        sums[name] = sums.get(name, 0.0) + value
+
+
+@torch.no_grad()
+def evaluate_anchors(
+    recipe: Recipe,
+    state: TrainState,
+    batch: Rollout,
+    replayed: Replayed,
+    start: int,
+    part: slice,
+) -> Mapping[str, Actions]:
+    """Likelihoods of the batch under every anchor.
+
+    The stepwise anchor holds the weights of the previous pass, so on a second pass over the same
+    rows its likelihoods are already known.
+    """
+    found: dict[str, Actions] = {}
+    for name, anchor in state.anchors.items():
+        known = name == "stepwise" and replayed.latest_at == anchor.moved_at
+        if known and start in replayed.latest:
+            latest = replayed.latest[start]
+            found[name] = {kind: stats.decisions(part) for kind, stats in latest.items()}
+            continue
+        with using(recipe.policy.module, anchor.weights):
+            found[name] = recipe.policy.evaluate(batch)
+    return found
+
+
+@torch.no_grad()
+def ratio_deviation(actions: Actions, batch: Rollout) -> float:
+    """sum w |ratio - 1|: exactly 0 on the first update after a rollout."""
+    return _weighted_gap(actions, batch, lambda log_ratio: log_ratio.exp() - 1)
+
+
+@torch.no_grad()
+def log_prob_gap(actions: Actions, batch: Rollout) -> float:
+    """sum w |replayed - sampled log-prob|: how far replay is from what the sampler recorded."""
+    return _weighted_gap(actions, batch, lambda log_ratio: log_ratio)
+
+
+def _weighted_gap(actions: Actions, batch: Rollout, of: Callable[[Tensor], Tensor]) -> float:
+    total = 0.0
+    for kind, stats in actions.items():
+        weights = batch.weights[kind]
+        live = weights != 0
+        known = batch.behavior[kind].log_probs.to(stats.log_probs.device)
+        log_ratio = torch.where(live, stats.log_probs - known, 0.0)
+        total += (weights * of(log_ratio).abs()).sum().item()
+    return total
+
+
+def _device(actions: Actions) -> torch.device:
+    return next(iter(actions.values())).log_probs.device

@@ -1,0 +1,40 @@
+"""All of a run that changes, and the coefficient it puts in force."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from mmrl.data.prompts import PromptStream
+from mmrl.recipe import Recipe
+from mmrl.trust_region.controller import ControllerState, current
+from mmrl.trust_region.schedule import AnchorConfig, AnchorKind
+from mmrl.trust_region.weights import Anchor
+
+
+@dataclass
+class TrainState:
+    """All that changes while a run goes on, and all that a checkpoint must hold."""
+
+    optimizer: torch.optim.Optimizer
+    generator: torch.Generator
+    """Source of every sampling seed; the same on every rank."""
+    stream: PromptStream
+    anchors: dict[AnchorKind, Anchor]
+    controllers: dict[str, ControllerState] = field(default_factory=dict)
+    """By `anchor/kind`."""
+    step: int = 0
+    updates: int = 0
+
+
+def coefficient(recipe: Recipe, state: TrainState, name: str) -> float:
+    """The coefficient in force for `anchor/kind`."""
+    anchor = anchor_config(recipe, name)
+    return current(anchor.coefficient, state.controllers.get(name), updates=state.updates)
+
+
+def anchor_config(recipe: Recipe, name: str) -> AnchorConfig:
+    """The config of the anchor of `anchor/kind`."""
+    kinds = recipe.trust_region.anchors()
+    return next(anchor for kind, anchor in kinds.items() if name.startswith(f"{kind}/"))
