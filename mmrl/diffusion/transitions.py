@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -15,9 +16,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 TransitionKind = Literal["ode", "flow", "dance", "sage", "cps", "bridge"]
-Variant = Literal["fixed", "released"]
+Variant = Literal["fixed", "paper", "released"]
 RELEASED_SIGMA_CLAMP = 0.997
 """SAGE's release clamps sigma here inside its logarithm."""
+RELEASED_KL_EPSILON = 1e-6
+"""SAGE's release adds this to the variance that its KL divides by."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,16 @@ def transition(
     eta: float,
     sigma_1: float,
     variant: Variant = "fixed",
+    score_correction: bool = True,
 ) -> Transition:
     """The step's Gaussian, its std the true one (without exception the sqrt of the variance drawn).
 
     `sigma_1` is the second noise level of the schedule: Flow-GRPO divides by 1 - sigma_1 where
-    sigma = 1. Sources: flow arXiv:2505.05470, dance arXiv:2505.07818, cps arXiv:2509.05952.
+    sigma = 1. Without `score_correction` the Euler family's mean is the ODE step, and its marginals
+    are no longer those of the ODE.
+    Sources: flow arXiv:2505.05470, dance arXiv:2505.07818, cps arXiv:2509.05952.
     """
-    _check(kind, sigma, sigma_next, eta)
+    _check(kind, sigma, sigma_next, eta, score_correction)
     denoised = x - sigma * velocity
     noise = x + (1 - sigma) * velocity
     if kind in ("cps", "bridge"):
@@ -55,7 +61,7 @@ def transition(
         s = step_variance(kind, sigma, sigma_next, eta=eta, sigma_1=sigma_1, variant=variant)
         std = math.sqrt(s)
         mean = x - (sigma - sigma_next) * velocity
-        if s > 0:
+        if s > 0 and score_correction:
             mean = mean - (s / (2 * sigma)) * noise
     return Transition(mean, torch.tensor(std, dtype=x.dtype, device=x.device), denoised)
 
@@ -69,11 +75,12 @@ def step_variance(
     sigma_1: float,
     variant: Variant = "fixed",
 ) -> float:
-    """Variance S of one step; ValueError where the released SAGE formula turns negative.
+    """Variance S of one step; ValueError where SAGE's formula is infinite or turns negative.
 
     sage: eta^2 [ln((1 - sigma') / (1 - sigma)) - delta], the exact integral of the diffusion whose
     left-end value times delta is flow's. At sigma = 1 it diverges: the fixed variant caps the gap
-    1 - sigma from below by min(0.003, (1 - sigma') / e), the released one by 0.003.
+    1 - sigma from below by min(0.003, (1 - sigma') / e), the released one caps it everywhere by
+    0.003, the paper has no cap.
     """
     delta = sigma - sigma_next
     match kind:
@@ -98,19 +105,56 @@ def mean_slope(
     eta: float,
     sigma_1: float,
     variant: Variant = "fixed",
+    score_correction: bool = True,
 ) -> float:
     """J = d mean / d velocity, one number for all elements."""
+    _check(kind, sigma, sigma_next, eta, score_correction)
     if kind in ("cps", "bridge"):
         kept, _ = _recombination(kind, sigma, sigma_next, eta)
         return -sigma * (1 - sigma_next) + (1 - sigma) * kept
+    if not score_correction:
+        return -(sigma - sigma_next)
     s = step_variance(kind, sigma, sigma_next, eta=eta, sigma_1=sigma_1, variant=variant)
     return -((sigma - sigma_next) + s * (1 - sigma) / (2 * sigma))
+
+
+def step_stds(
+    kind: TransitionKind,
+    sigmas: Float[Tensor, " N1"],
+    *,
+    eta: float,
+    variant: Variant = "fixed",
+) -> Float[Tensor, " N"]:
+    """sqrt(S_i) of every step of a schedule, float64."""
+    levels = sigmas.tolist()
+    given = {"eta": eta, "sigma_1": levels[1], "variant": variant}
+    variances = [step_variance(kind, *pair, **given) for pair in pairwise(levels)]
+    return torch.tensor(variances, dtype=torch.float64).sqrt()
+
+
+def released_kl_std(
+    kind: TransitionKind, sigma: float, sigma_next: float, *, eta: float, sigma_1: float
+) -> float:
+    """sqrt(S + 1e-6), for flow sqrt(S / delta + 1e-6): `ops.gaussian.kl` as SAGE's release has it.
+
+    Flow-GRPO's step returns its std without sqrt(delta), so its KL is delta times the true one and
+    a coefficient means something else. A step without noise gets the weight 1 / 2e-6.
+    """
+    given = {"eta": eta, "sigma_1": sigma_1}
+    s = step_variance(kind, sigma, sigma_next, variant="released", **given)
+    unit = sigma - sigma_next if kind == "flow" else 1.0
+    return math.sqrt(s / unit + RELEASED_KL_EPSILON)
 
 
 def _sage_variance(sigma: float, sigma_next: float, eta: float, variant: Variant) -> float:
     floor = 1 - RELEASED_SIGMA_CLAMP
     if variant == "released":
         gap = max(1 - sigma, floor)
+    elif variant == "paper" and sigma == 1:
+        raise ValueError(
+            "the paper's SAGE variance is infinite at sigma 1; make the first step deterministic "
+            "or use variant 'fixed'"
+        )
     elif sigma < 1:
         gap = 1 - sigma
     else:
@@ -143,10 +187,14 @@ def _recombination(
     return sigma_next * r, sigma_next * math.sqrt(max(1 - r**2, 0.0))
 
 
-def _check(kind: TransitionKind, sigma: float, sigma_next: float, eta: float) -> None:
+def _check(
+    kind: TransitionKind, sigma: float, sigma_next: float, eta: float, score_correction: bool
+) -> None:
     if not 1 >= sigma > sigma_next >= 0:
         raise ValueError(f"need 1 >= sigma > sigma_next >= 0, got {sigma} and {sigma_next}")
     if eta < 0:
         raise ValueError(f"eta must be >= 0, got {eta}")
     if kind == "cps" and eta > 1:
         raise ValueError(f"eta of cps is a share of a right angle and must be <= 1, got {eta}")
+    if kind in ("cps", "bridge") and not score_correction:
+        raise ValueError(f"{kind} has no score term to leave out; set score_correction to true")

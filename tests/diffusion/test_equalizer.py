@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmrl.diffusion.equalizer import equalizer_scales
+from mmrl.diffusion.ddim import Prediction, ddim_transition
+from mmrl.diffusion.equalizer import ddim_equalizer_scales, equalizer_scales
 from mmrl.diffusion.sigmas import shifted_sigmas
 from mmrl.diffusion.transitions import TransitionKind, transition
 from mmrl.ops.gaussian import log_prob
@@ -89,3 +90,41 @@ def test_scales_fall_as_noise_falls() -> None:
     """Gradients of a log-prob grow as 1 / std."""
     found = equalizer_scales("bridge", shifted_sigmas(12, 3.0), eta=0.5)[:-1].tolist()
     assert all(earlier > later for earlier, later in pairwise(found))
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_ddim_steps_have_the_median_gradient_after_scaling(prediction: Prediction) -> None:
+    """Autograd at every step; the last, to alpha_bar 1, has no noise and keeps scale 1."""
+    levels = torch.tensor([0.005, 0.1, 0.4, 0.8, 0.95, 1.0], dtype=torch.float64)
+    scales = ddim_equalizer_scales(levels, eta=0.8, prediction=prediction).tolist()
+    norms = []
+    for step, pair in enumerate(pairwise(levels[:-1].tolist())):
+        generator = torch.Generator().manual_seed(step)
+        x, v, z = torch.randn((3, 1, 64), generator=generator, dtype=torch.float64)
+        v.requires_grad_(True)
+        found = ddim_transition(x, v, *pair, eta=0.8, prediction=prediction)
+        after = (found.mean + found.std * z).detach()
+        (64 * log_prob(after, found.mean, found.std)).sum().backward()
+        assert v.grad is not None
+        norms.append((v.grad.square().mean().sqrt() / z.square().mean().sqrt()).item())
+    median = sorted(norms)[1]
+    assert scales == pytest.approx([*(median / norm for norm in norms), 1.0], rel=1e-9)
+
+
+def test_normalized_scales_have_mean_1_and_the_same_proportions() -> None:
+    sigmas = shifted_sigmas(20, 5.0)
+    plain = equalizer_scales("sage", sigmas, eta=0.5)
+    found = equalizer_scales("sage", sigmas, eta=0.5, normalize="mean1")
+    assert plain.mean().item() == pytest.approx(1.7, abs=0.05)
+    torch.testing.assert_close(found * plain.mean(), plain)
+    levels = torch.tensor([0.1, 0.4, 0.8, 0.99], dtype=torch.float64)
+    given: dict = {"eta": 1.0, "prediction": "epsilon"}
+    assert ddim_equalizer_scales(levels, normalize="mean1", **given).mean() == pytest.approx(1)
+
+
+def test_without_the_score_correction_only_delta_over_std_is_left() -> None:
+    """dance: n_i = sqrt(delta_i) / eta."""
+    sigmas = shifted_sigmas(5, 3.0)
+    found = equalizer_scales("dance", sigmas, eta=0.5, score_correction=False)
+    norms = -sigmas.diff()
+    torch.testing.assert_close(found, (norms.median() / norms).sqrt())

@@ -34,7 +34,7 @@ def tensor(values: list) -> torch.Tensor:
 def released(case: dict, velocity: str = "velocity"):
     values = case["replay"][velocity] if velocity == "velocity_b" else case["inputs"][velocity]
     x, v = (tensor(found).view(case["shape"]) for found in (case["inputs"]["sample"], values))
-    given = {"eta": case["eta"], "sigma_1": case["sigma_1"], "variant": "released"}
+    given: dict = {"eta": case["eta"], "sigma_1": case["sigma_1"], "variant": "released"}
     kind = KINDS[case["sde_type"]]
     return transition(kind, x, v, case["sigma"], case["sigma_next"], **given)
 
@@ -133,6 +133,21 @@ def test_sage_variance_lies_between_the_two_ends_and_telescopes() -> None:
         assert sum(parts) == pytest.approx(s, rel=1e-12)
 
 
+def test_sage_variances_of_any_cut_have_one_sum_and_flows_do_not() -> None:
+    """sum S = eta^2 [ln((1 - b) / (1 - a)) - (a - b)] from level a to b, however many steps."""
+    totals = {}
+    for kind in ("sage", "flow"):
+        for count in (3, 50):
+            levels = [0.9 - 0.7 * step / count for step in range(count + 1)]
+            given: dict = {"eta": 0.5, "sigma_1": 0.99}
+            totals[kind, count] = sum(step_variance(kind, *p, **given) for p in pairwise(levels))
+    exact = 0.25 * (math.log(0.8 / 0.1) - 0.7)
+    assert totals["sage", 3] == pytest.approx(exact, rel=1e-12)
+    assert totals["sage", 50] == pytest.approx(exact, rel=1e-12)
+    assert totals["flow", 3] > 1.5 * exact
+    assert exact < totals["flow", 50] < 1.05 * exact
+
+
 @pytest.mark.parametrize("num_steps", [2, 20, 68, 300, 1000])
 def test_fixed_sage_is_finite_and_positive_for_any_step_count(num_steps: int) -> None:
     sigmas = shifted_sigmas(num_steps, 5.0).tolist()
@@ -173,7 +188,7 @@ def test_the_euler_means_are_what_the_papers_write(step: int) -> None:
     high, low = sigmas[step], sigmas[step + 1]
     generator = torch.Generator().manual_seed(step)
     x, v = torch.randn((2, 3, 5), generator=generator, dtype=torch.float64)
-    given = {"eta": 0.7, "sigma_1": sigmas[1]}
+    given: dict = {"eta": 0.7, "sigma_1": sigmas[1]}
     dt = low - high
     g2 = 0.49 * high / (1 - (sigmas[1] if high == 1 else high))
     bracket_x, bracket_v = 1 + g2 / (2 * high) * dt, 1 + g2 * (1 - high) / (2 * high)
