@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmrl.diffusion.sampler import NetworkOutput, Schedule
-from mmrl.models.folder import check_model_folder
-from mmrl.policies.video_model import Conditioning
+from mmrl.models.pipeline import load_frozen, save_pipeline
+from mmrl.policies.video_model import Conditioning, VideoSize
 
 
 @dataclass
@@ -25,32 +25,14 @@ class WanModel:
     """The parts of a WanPipeline that sampling and replay call."""
 
     pipeline: WanPipeline
-    num_frames: int
-    height: int
-    width: int
-    max_sequence_length: int = 226
+    size: VideoSize
     output: NetworkOutput = "velocity"
     _embeddings: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def from_pretrained(
-        cls,
-        path: str,
-        *,
-        num_frames: int,
-        height: int,
-        width: int,
-        max_sequence_length: int = 226,
-        dtype: torch.dtype = torch.float32,
-    ) -> WanModel:
+    def from_pretrained(cls, path: str, size: VideoSize, *, dtype: torch.dtype) -> WanModel:
         """Load a WanPipeline folder (or hub id); everything but the transformer is frozen."""
-        check_model_folder(path, "model_index.json")
-        pipeline = WanPipeline.from_pretrained(path, dtype=dtype)
-        for part in (pipeline.text_encoder, pipeline.vae):
-            part.requires_grad_(False)
-        pipeline.transformer.eval()
-        pipeline.set_progress_bar_config(disable=True)
-        return cls(pipeline, num_frames, height, width, max_sequence_length)
+        return cls(load_frozen(WanPipeline, path, dtype), size)
 
     @property
     def module(self) -> nn.Module:
@@ -64,9 +46,9 @@ class WanModel:
             self.pipeline.vae_scale_factor_temporal,
             self.pipeline.vae_scale_factor_spatial,
         )
-        frames = (self.num_frames - 1) // time + 1
+        frames = (self.size.num_frames - 1) // time + 1
         channels = self.pipeline.transformer.config.in_channels
-        return channels, frames, self.height // space, self.width // space
+        return channels, frames, self.size.height // space, self.size.width // space
 
     def to(self, device: torch.device) -> None:
         """Move every part."""
@@ -80,7 +62,7 @@ class WanModel:
             found, _ = self.pipeline.encode_prompt(
                 new,
                 do_classifier_free_guidance=False,
-                max_sequence_length=self.max_sequence_length,
+                max_sequence_length=self.size.max_sequence_length,
                 device=self.pipeline.transformer.device,
             )
             self._embeddings |= dict(zip(new, found, strict=True))
@@ -121,16 +103,4 @@ class WanModel:
 
     def save_pretrained(self, folder: Path) -> None:
         """The whole pipeline, or with LoRA only the adapter that `load_lora_weights` reads."""
-        from mmrl.policies.lora import has_lora
-
-        if not has_lora(self.module):
-            self.pipeline.save_pretrained(folder, safe_serialization=True)
-            return
-        from peft import get_peft_model_state_dict
-
-        adapter = self.pipeline.transformer.peft_config["default"].to_dict()
-        WanPipeline.save_lora_weights(
-            folder,
-            transformer_lora_layers=get_peft_model_state_dict(self.module),
-            transformer_lora_adapter_metadata=adapter,
-        )
+        save_pipeline(self.pipeline, folder)

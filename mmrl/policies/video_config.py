@@ -14,6 +14,7 @@ from mmrl.config import Config, ConfigError
 from mmrl.diffusion.plan import StepPlan
 from mmrl.diffusion.transitions import TransitionKind, Variant
 from mmrl.policies.video import Sampling, VideoPolicy
+from mmrl.policies.video_model import VideoSize
 from mmrl.types import Turn
 
 Scales = Callable[[Float[Tensor, " N1"]], Float[Tensor, " N"]]
@@ -72,7 +73,7 @@ class SamplingConfig(Config):
         return StepPlan.all(self.num_steps)
 
 
-def build_wan_policy(
+def build_video_policy(
     model: str,
     video: VideoConfig,
     sampling: SamplingConfig,
@@ -81,17 +82,11 @@ def build_wan_policy(
     precision: Literal["float32", "bfloat16"],
     scales: Scales | None,
 ) -> VideoPolicy:
-    """A Wan pipeline as a policy; its transformer learns whole until LoRA is added."""
-    from mmrl.models.wan import WanModel
+    """A diffusers pipeline as a policy; its transformer learns whole until LoRA is added."""
+    from mmrl.models.pipeline import load_video_model
 
-    wan = WanModel.from_pretrained(
-        model,
-        num_frames=video.num_frames,
-        height=video.height,
-        width=video.width,
-        max_sequence_length=video.max_sequence_length,
-        dtype=getattr(torch, precision),
-    )
+    size = VideoSize(video.num_frames, video.height, video.width, video.max_sequence_length)
+    loaded = load_video_model(model, size, dtype=getattr(torch, precision))
     chosen = Sampling(
         kind=sampling.transition,
         num_steps=sampling.num_steps,
@@ -103,4 +98,4 @@ def build_wan_policy(
         fps=video.fps,
         eval_steps=sampling.eval_steps,
     )
-    return VideoPolicy(wan, chosen, sampling.plan, rows, scales)
+    return VideoPolicy(loaded, chosen, sampling.plan, rows, scales)

@@ -18,6 +18,17 @@ Latents = Float[Tensor, "B C f h w"]
 
 
 @dataclass(frozen=True)
+class VideoSize:
+    """What a model is asked to make."""
+
+    num_frames: int
+    height: int
+    width: int
+    max_sequence_length: int
+    """Text tokens, padded."""
+
+
+@dataclass(frozen=True)
 class Conditioning:
     """What a denoiser is told besides state and time: tensors by the network's own names."""
 

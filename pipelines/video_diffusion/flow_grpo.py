@@ -9,7 +9,7 @@ from mmrl.data.prompts import load_prompts
 from mmrl.mixing import weighted_sum
 from mmrl.objectives.grpo import Clip, Grpo
 from mmrl.policies.lora import add_lora
-from mmrl.policies.video_config import SamplingConfig, VideoConfig, build_wan_policy
+from mmrl.policies.video_config import SamplingConfig, VideoConfig, build_video_policy
 from mmrl.recipe import PipelineConfig, Recipe, pipelines
 from mmrl.trust_region.schedule import FixedAnchor, TrustRegion
 
@@ -28,7 +28,7 @@ class FlowGrpo(PipelineConfig):
 
     def build(self) -> Recipe:
         """The parts of Flow-GRPO."""
-        policy = build_wan_policy(
+        policy = build_video_policy(
             self.model,
             self.video,
             self.sampling,

@@ -15,7 +15,7 @@ from mmrl.diffusion.equalizer import equalizer_scales
 from mmrl.mixing import weighted_sum
 from mmrl.objectives.grpo import Clip, Grpo
 from mmrl.policies.lora import add_lora
-from mmrl.policies.video_config import SamplingConfig, VideoConfig, build_wan_policy
+from mmrl.policies.video_config import SamplingConfig, VideoConfig, build_video_policy
 from mmrl.recipe import PipelineConfig, Recipe, pipelines
 from mmrl.trust_region.schedule import PeriodicAnchor, StepwiseAnchor, TrustRegion
 
@@ -49,7 +49,7 @@ class SageGrpo(PipelineConfig):
             eta=self.sampling.eta,
             variant=self.sampling.variant,
         )
-        policy = build_wan_policy(
+        policy = build_video_policy(
             self.model,
             self.video,
             self.sampling,

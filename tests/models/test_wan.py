@@ -13,6 +13,7 @@ from mmrl.diffusion.plan import StepPlan
 from mmrl.models.wan import WanModel
 from mmrl.policies.lora import LoraConfig, add_lora
 from mmrl.policies.video import GroupNoise, Sampling, VideoPolicy
+from mmrl.policies.video_model import VideoSize
 from mmrl.trust_region.weights import is_adapter, trainable
 from mmrl.types import Prompt
 
@@ -24,7 +25,10 @@ PROMPT = Prompt("a red three moving left")
 def policy(guidance: float = 1.0) -> VideoPolicy:
     sampling = Sampling("sage", num_steps=4, eta=0.5, shift=None, guidance=guidance)
     return VideoPolicy(
-        WanModel.from_pretrained(FOLDER, **SIZE), sampling, lambda _: StepPlan.all(4), rows=4
+        WanModel.from_pretrained(FOLDER, VideoSize(**SIZE), dtype=torch.float32),
+        sampling,
+        lambda _: StepPlan.all(4),
+        rows=4,
     )
 
 

@@ -1,0 +1,80 @@
+"""What every adapter of a diffusers pipeline does alike: load it frozen, shape it, save it."""
+
+# pyright: reportCallIssue=false, reportArgumentType=false, reportAttributeAccessIssue=false
+# (diffusers types its own returns loosely)
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from diffusers import DiffusionPipeline
+from torch import nn
+
+from mmrl.config import ConfigError
+from mmrl.models.folder import check_model_folder
+from mmrl.policies.lora import has_lora
+from mmrl.policies.video_model import VideoModel, VideoSize
+
+P = TypeVar("P", bound=DiffusionPipeline)
+ADAPTERS = {
+    "WanPipeline": "mmrl.models.wan:WanModel",
+}
+"""Adapter of every pipeline class that model_index.json may name."""
+
+
+def load_video_model(path: str, size: VideoSize, *, dtype: torch.dtype) -> VideoModel:
+    """The adapter that fits the pipeline in `path` (a folder or hub id), its parts loaded.
+
+    ConfigError where no adapter knows the pipeline's class.
+    """
+    name = pipeline_class(path)
+    if name not in ADAPTERS:
+        known = ", ".join(sorted(ADAPTERS))
+        raise ConfigError(f"{path} is a {name}; adapters exist for {known}", key="model")
+    module, _, attribute = ADAPTERS[name].partition(":")
+    return getattr(import_module(module), attribute).from_pretrained(path, size, dtype=dtype)
+
+
+def pipeline_class(path: str) -> str:
+    """The pipeline class that a folder's, or a hub id's, model_index.json names."""
+    check_model_folder(path, "model_index.json")
+    if Path(path).is_dir():
+        index = json.loads((Path(path) / "model_index.json").read_text("utf-8"))
+    else:
+        index = DiffusionPipeline.load_config(path)
+    return str(index["_class_name"])
+
+
+def load_frozen(cls: type[P], path: str, dtype: torch.dtype) -> P:
+    """The pipeline in eval mode; all but the denoiser frozen."""
+    check_model_folder(path, "model_index.json")
+    return freeze_all_but_denoiser(cls.from_pretrained(path, dtype=dtype))
+
+
+def freeze_all_but_denoiser(pipeline: P) -> P:
+    """Only `transformer` (and `transformer_2`) keep gradients; no progress bars."""
+    for name, part in pipeline.components.items():
+        if isinstance(part, nn.Module):
+            part.eval()
+            part.requires_grad_(name.startswith("transformer"))
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def save_pipeline(pipeline: DiffusionPipeline, folder: Path) -> None:
+    """The whole pipeline, or with adapters in its denoiser what `load_lora_weights` reads."""
+    module = pipeline.transformer
+    if not has_lora(module):
+        pipeline.save_pretrained(folder, safe_serialization=True)
+        return
+    from peft import get_peft_model_state_dict
+
+    pipeline.save_lora_weights(
+        folder,
+        transformer_lora_layers=get_peft_model_state_dict(module),
+        transformer_lora_adapter_metadata=module.peft_config["default"].to_dict(),
+    )
