@@ -23,6 +23,22 @@ def log_prob(
     return -squares / (2 * std**2) - torch.log(std) - 0.5 * math.log(2 * math.pi)
 
 
+def log_ratio(
+    x: Float[Tensor, "B ..."],
+    mean: Float[Tensor, "B ..."],
+    other_mean: Float[Tensor, "B ..."],
+    std: Float[Tensor, ...],
+) -> Float[Tensor, " B"]:
+    """mean_d (mean - other)(2 x - mean - other) / (2 std^2): log_prob(mean) - log_prob(other).
+
+    Formed from the difference of the means, so close means lose no digits.
+    """
+    if not bool((std > 0).all()):
+        raise ValueError("std must be > 0: a deterministic step has no density")
+    products = (mean - other_mean) * ((x - mean) + (x - other_mean))
+    return products.flatten(1).mean(1) / (2 * std**2)
+
+
 def kl(
     mean: Float[Tensor, "B ..."], anchor_mean: Float[Tensor, "B ..."], std: Float[Tensor, ...]
 ) -> Float[Tensor, " B"]:
