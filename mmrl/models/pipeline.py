@@ -1,6 +1,7 @@
 """What every adapter of a diffusers pipeline does alike: load it frozen, shape it, save it."""
 
 # pyright: reportCallIssue=false, reportArgumentType=false, reportAttributeAccessIssue=false
+# pyright: reportIndexIssue=false
 # (diffusers types its own returns loosely)
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TypeVar
 
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.loaders.lora_base import LoraBaseMixin
 from torch import nn
 
 from mmrl.config import ConfigError
@@ -21,6 +23,12 @@ from mmrl.policies.video_model import VideoModel, VideoSize
 
 P = TypeVar("P", bound=DiffusionPipeline)
 ADAPTERS = {
+    "Flux2KleinPipeline": "mmrl.models.flux2:Flux2Model",
+    "Flux2Pipeline": "mmrl.models.flux2:Flux2Model",
+    "FluxPipeline": "mmrl.models.flux:FluxModel",
+    "HunyuanVideo15Pipeline": "mmrl.models.hunyuan_video15:HunyuanVideo15Model",
+    "QwenImagePipeline": "mmrl.models.qwen_image:QwenImageModel",
+    "StableDiffusion3Pipeline": "mmrl.models.sd3:Sd3Model",
     "WanPipeline": "mmrl.models.wan:WanModel",
 }
 """Adapter of every pipeline class that model_index.json may name."""
@@ -65,12 +73,31 @@ def freeze_all_but_denoiser(pipeline: P) -> P:
     return pipeline
 
 
+def latent_grid(
+    size: VideoSize, channels: int, *, time: int, space: int
+) -> tuple[int, int, int, int]:
+    """Channels, frames, height and width of latents: a first frame alone, then `time` to one."""
+    frames = (size.num_frames - 1) // time + 1
+    return channels, frames, size.height // space, size.width // space
+
+
 def save_pipeline(pipeline: DiffusionPipeline, folder: Path) -> None:
-    """The whole pipeline, or with adapters in its denoiser what `load_lora_weights` reads."""
+    """The whole pipeline, or with adapters in its denoiser what `load_lora_weights` reads.
+
+    A pipeline without that method reads it with
+    `transformer.load_lora_adapter(folder, prefix=None, use_safetensors=True)`.
+    """
     module = pipeline.transformer
     if not has_lora(module):
         pipeline.save_pretrained(folder, safe_serialization=True)
-        return
+    elif isinstance(pipeline, LoraBaseMixin):
+        save_lora(pipeline, module, folder)
+    else:
+        module.save_lora_adapter(folder)
+
+
+def save_lora(pipeline: LoraBaseMixin, module: nn.Module, folder: Path) -> None:
+    """One denoiser's adapter as `load_lora_weights` reads it."""
     from peft import get_peft_model_state_dict
 
     pipeline.save_lora_weights(

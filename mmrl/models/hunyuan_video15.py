@@ -1,0 +1,118 @@
+"""HunyuanVideo 1.5 text-to-video: the real diffusers pipeline as encode, velocity and decode."""
+
+# pyright: reportCallIssue=false, reportArgumentType=false, reportAttributeAccessIssue=false
+# pyright: reportOptionalMemberAccess=false, reportReturnType=false
+# (the libraries behind this adapter type their own returns loosely)
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from diffusers import HunyuanVideo15Pipeline
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from mmrl.diffusion.sampler import NetworkOutput, Schedule
+from mmrl.models.image import TextCache, linear_levels, own_schedule
+from mmrl.models.pipeline import latent_grid, load_frozen, save_pipeline
+from mmrl.policies.video_model import Conditioning, Latents, VideoSize
+
+NAMES = (
+    "encoder_hidden_states",
+    "encoder_attention_mask",
+    "encoder_hidden_states_2",
+    "encoder_attention_mask_2",
+)
+"""Qwen2.5-VL's reading of the prompt, then ByT5's of the words in quotes, as encode_prompt has it."""
+
+
+@dataclass
+class HunyuanVideo15Model:
+    """The parts of a HunyuanVideo15Pipeline that sampling and replay call."""
+
+    pipeline: HunyuanVideo15Pipeline
+    size: VideoSize
+    output: NetworkOutput = "velocity"
+    _texts: TextCache = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.pipeline.tokenizer_max_length = self.size.max_sequence_length
+        self.pipeline.vae.enable_slicing()  # its causal mask fits one video at a time
+        self._texts = TextCache(self._encode)
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str, size: VideoSize, *, dtype: torch.dtype
+    ) -> HunyuanVideo15Model:
+        """Load a folder (or hub id); everything but the transformer is frozen."""
+        return cls(load_frozen(HunyuanVideo15Pipeline, path, dtype), size)
+
+    @property
+    def module(self) -> nn.Module:
+        """The transformer: what is trained."""
+        return self.pipeline.transformer
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int, int]:
+        """Channels, frames, height and width of one video's latents."""
+        pipeline = self.pipeline
+        return latent_grid(
+            self.size,
+            pipeline.num_channels_latents,
+            time=pipeline.vae_scale_factor_temporal,
+            space=pipeline.vae_scale_factor_spatial,
+        )
+
+    def to(self, device: torch.device) -> None:
+        """Move every part."""
+        self.pipeline.to(device)
+
+    def encode(self, texts: Sequence[str]) -> Conditioning:
+        """Embeddings and masks of both text encoders."""
+        return self._texts(texts, self.pipeline.transformer.device)
+
+    def _encode(self, texts: list[str]) -> Mapping[str, Shaped[Tensor, "B ..."]]:
+        transformer = self.pipeline.transformer
+        found = self.pipeline.encode_prompt(
+            texts, device=transformer.device, dtype=transformer.dtype, batch_size=len(texts)
+        )
+        return dict(zip(NAMES, found, strict=True))
+
+    def predict(self, x: Latents, timestep: float, conditioning: Conditioning) -> Latents:
+        """v = noise - data, in float32.
+
+        Without a first frame the network sees zeros for its latents and mask. Zero image tokens
+        are masked out, so that one stands for the pipeline's 729.
+        """
+        transformer = self.pipeline.transformer
+        state = x.to(transformer.dtype)
+        no_frame = torch.zeros_like(torch.cat([state, state[:, :1]], dim=1))
+        out = transformer(
+            hidden_states=torch.cat([state, no_frame], dim=1),
+            timestep=state.new_full((len(x),), timestep),
+            image_embeds=state.new_zeros(len(x), 1, self.pipeline.vision_states_dim),
+            return_dict=False,
+            **conditioning.tensors,
+        )
+        return out[0].float()
+
+    def schedule(self, num_steps: int, shift: float | None) -> Schedule:
+        """The shifted grid, or the noise levels that the pipeline's own scheduler would visit."""
+        if shift is not None:
+            return Schedule.shifted(num_steps, shift)
+        levels = linear_levels(num_steps)
+        return own_schedule(self.pipeline.scheduler, num_steps, levels=levels, mu=None)
+
+    def decode(self, latents: Latents) -> Float[Tensor, "B F 3 H W"]:
+        """RGB in [0, 1] by the pipeline's own rule: latents / scale, VAE, post-processing."""
+        vae = self.pipeline.vae
+        codes = latents.to(device=vae.device, dtype=vae.dtype) / vae.config.scaling_factor
+        video = vae.decode(codes, return_dict=False)[0]
+        return self.pipeline.video_processor.postprocess_video(video, output_type="pt").float()
+
+    def save_pretrained(self, folder: Path) -> None:
+        """The whole pipeline, or with LoRA only the transformer's adapter."""
+        save_pipeline(self.pipeline, folder)

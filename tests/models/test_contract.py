@@ -1,0 +1,142 @@
+"""What every video adapter owes: the pipeline's own videos, exact replay, LoRA, its own folder."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmrl.diffusion.plan import StepPlan
+from mmrl.models.pipeline import load_video_model
+from mmrl.policies.lora import LoraConfig, add_lora
+from mmrl.policies.noise import GroupNoise
+from mmrl.policies.video import Sampling, VideoPolicy
+from mmrl.trust_region.weights import trainable
+from mmrl.types import Prompt
+from tests.models.tiny_pipelines import FAMILIES, STEPS, Family, own_call, save
+
+PROMPT = Prompt('a red "three" moving left')
+OTHER = Prompt("a blue three moving up")
+NAMES = sorted(FAMILIES)
+WITH_GUIDANCE = [(name, guidance) for name in NAMES for guidance in FAMILIES[name].guidances]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {name: save(FAMILIES[name], tmp_path_factory.mktemp(name)) for name in NAMES}
+
+
+def policy(folder: Path, family: Family, guidance: float = 1.0) -> VideoPolicy:
+    kind, eta = ("sage", 0.5) if family.flow else ("bridge", 1.0)
+    return VideoPolicy(
+        load_video_model(str(folder), family.size, dtype=torch.float32),
+        Sampling(kind, num_steps=STEPS, eta=eta, shift=None, guidance=guidance),
+        lambda _: StepPlan.all(STEPS),
+        rows=4,
+    )
+
+
+@cache
+def first_noise(shape: tuple[int, int, int, int]) -> torch.Tensor:
+    """What our policy starts from with seed 7."""
+    return GroupNoise([7], 1, shape).first(shared=False)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_replay_repeats_the_sampler_bit_for_bit(name: str, folders: dict[str, Path]) -> None:
+    ours = policy(folders[name], FAMILIES[name], guidance=2.0)
+    rollout = ours.rollout([PROMPT, OTHER], 2, [1, 2])
+    replayed, sampled = ours.evaluate(rollout)["denoise"], rollout.behavior["denoise"]
+    assert torch.equal(replayed.log_probs, sampled.log_probs)
+    assert torch.equal(replayed.mean, sampled.mean)
+    assert torch.isfinite(sampled.log_probs).all()
+    replayed.log_probs.sum().backward()
+    assert any(p.grad is not None and p.grad.any() for p in ours.module.parameters())
+
+
+@pytest.mark.parametrize(("name", "guidance"), WITH_GUIDANCE)
+def test_deterministic_sampling_equals_the_pipelines_own_call(
+    name: str, guidance: float, folders: dict[str, Path]
+) -> None:
+    """Same first noise and noise levels, CFG as one batch against CFG as two, same decoder."""
+    family = FAMILIES[name]
+    ours = policy(folders[name], family, guidance)
+    noise = first_noise(ours.model.latent_shape)
+    schedule, plan = ours.schedule(STEPS), StepPlan.deterministic(STEPS)
+    with torch.no_grad():
+        [(_, path)] = ours.paths([PROMPT], 1, [7], schedule, plan)
+    video = ours.sample([PROMPT], [7])[0].video
+    latents, frames = (
+        own_call(family, folders[name], PROMPT.text, noise, guidance=guidance, output=output)
+        for output in ("latent", "pt")
+    )
+    assert (latents - noise).abs().mean() > 1e-2
+    torch.testing.assert_close(path.states[-1], latents, rtol=0, atol=1e-4)
+    assert frames.std() > 1e-2
+    torch.testing.assert_close(video, frames, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_prompt_changes_the_video(name: str, folders: dict[str, Path]) -> None:
+    ours = policy(folders[name], FAMILIES[name])
+    one, other = ours.sample([PROMPT, OTHER], [7, 7])
+    assert not torch.equal(one.video, other.video)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_decoding_equals_the_pipelines_own_and_has_a_gradient(
+    name: str, folders: dict[str, Path]
+) -> None:
+    family = FAMILIES[name]
+    ours = policy(folders[name], family)
+    noise = first_noise(ours.model.latent_shape)
+    latents, frames = (
+        own_call(family, folders[name], PROMPT.text, noise, guidance=1.0, output=output)
+        for output in ("latent", "pt")
+    )
+    latents = latents.clone().requires_grad_()
+    video = ours.model.decode(latents)
+    torch.testing.assert_close(video[0].detach(), frames, rtol=0, atol=1e-5)
+    video.sum().backward()
+    assert latents.grad is not None and latents.grad.any()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_exported_folder_loads_with_the_trained_weights(
+    name: str, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    family = FAMILIES[name]
+    ours = policy(folders[name], family)
+    with torch.no_grad():
+        for p in trainable(ours.module).values():
+            p.add_(0.01)
+    ours.save_pretrained(tmp_path)
+    loaded = policy(tmp_path, family)
+    for key, p in ours.module.named_parameters():
+        assert torch.equal(p, loaded.module.get_parameter(key)), key
+    assert torch.equal(loaded.sample([PROMPT], [3])[0].video, ours.sample([PROMPT], [3])[0].video)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_lora_starts_as_the_identity_and_its_export_is_what_diffusers_loads(
+    name: str, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    family = FAMILIES[name]
+    ours = policy(folders[name], family)
+    plain = ours.sample([PROMPT], [3])[0].video
+    add_lora(ours.module, LoraConfig(rank=2, alpha=4, targets=family.lora), seed=0)
+    assert torch.equal(ours.sample([PROMPT], [3])[0].video, plain)
+    learning = trainable(ours.module)
+    assert learning and all("lora_" in key for key in learning)
+    with torch.no_grad():
+        for key, p in learning.items():
+            if "lora_B" in key:
+                p.normal_(generator=torch.Generator().manual_seed(0))
+    changed = ours.sample([PROMPT], [3])[0].video
+    assert (changed - plain).abs().max() > 1e-3
+    ours.save_pretrained(tmp_path)
+    fresh = policy(folders[name], family)
+    family.load_lora(fresh.model.pipeline, tmp_path)
+    torch.testing.assert_close(fresh.sample([PROMPT], [3])[0].video, changed, rtol=0, atol=1e-4)
