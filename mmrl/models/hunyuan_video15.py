@@ -26,7 +26,7 @@ NAMES = (
     "encoder_hidden_states_2",
     "encoder_attention_mask_2",
 )
-"""Qwen2.5-VL's reading of the prompt, then ByT5's of the words in quotes, as encode_prompt has it."""
+"""Qwen2.5-VL's reading of the prompt, then ByT5's of the words in quotes."""
 
 
 @dataclass

@@ -23,6 +23,7 @@ from mmrl.policies.video_model import VideoModel, VideoSize
 
 P = TypeVar("P", bound=DiffusionPipeline)
 ADAPTERS = {
+    "CogVideoXPipeline": "mmrl.models.cogvideox:CogVideoXModel",
     "Flux2KleinPipeline": "mmrl.models.flux2:Flux2Model",
     "Flux2Pipeline": "mmrl.models.flux2:Flux2Model",
     "FluxPipeline": "mmrl.models.flux:FluxModel",

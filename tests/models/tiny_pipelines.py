@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -14,7 +14,8 @@ from torch import Tensor
 
 from mmrl.policies.video_model import VideoSize
 
-STEPS = 3
+STEPS = 4
+"""Divides 1000, or CogVideoX's own scheduler steps to other levels than it goes on from."""
 WORDS = ("<pad>", "</s>", "<unk>", "a", "red", "blue", "three", "moving", "left", "up")
 Call = dict[str, object]
 
@@ -26,9 +27,7 @@ class Family:
     build: Callable[[], DiffusionPipeline]
     size: VideoSize
     lora: tuple[str, ...]
-    prepare: Callable[[DiffusionPipeline, float], Call] = lambda _, guidance: {
-        "guidance_scale": guidance
-    }
+    prepare: Callable[[DiffusionPipeline, float], Call]
     """Arguments of the pipeline's own call for a guidance, and what must be set on it before."""
     to_theirs: Callable[[Tensor], Tensor] = lambda latents: latents
     to_ours: Callable[[Tensor], Tensor] = lambda latents: latents
@@ -139,7 +138,69 @@ def guided_by_guider(pipeline: DiffusionPipeline, guidance: float) -> Call:
     return {}
 
 
+def cogvideox(patch_size_t: int | None = None) -> DiffusionPipeline:
+    """The 2B model's kind; with temporal patches and rotary positions, 1.5's."""
+    from diffusers import (
+        AutoencoderKLCogVideoX,
+        CogVideoXDDIMScheduler,
+        CogVideoXPipeline,
+        CogVideoXTransformer3DModel,
+    )
+
+    transformer = CogVideoXTransformer3DModel(
+        num_attention_heads=1,
+        attention_head_dim=16,
+        in_channels=4,
+        out_channels=4,
+        time_embed_dim=4,
+        text_embed_dim=8,
+        num_layers=1,
+        sample_width=2,
+        sample_height=4,
+        sample_frames=9,
+        patch_size=2,
+        patch_size_t=patch_size_t,
+        max_text_seq_length=8,
+        use_rotary_positional_embeddings=patch_size_t is not None,
+        patch_bias=patch_size_t is None,
+    )
+    vae = AutoencoderKLCogVideoX(
+        block_out_channels=(4, 4, 4, 4),
+        latent_channels=4,
+        layers_per_block=1,
+        norm_num_groups=2,
+        temporal_compression_ratio=4,
+    )
+    scheduler = CogVideoXDDIMScheduler(
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        rescale_betas_zero_snr=True,
+        clip_sample=False,
+    )
+    return CogVideoXPipeline(tokenizer(), t5_encoder(), vae, transformer, scheduler)
+
+
+def frames_first(latents: Tensor) -> Tensor:
+    """Its own inverse."""
+    return latents.transpose(1, 2)
+
+
+def guided(pipeline: DiffusionPipeline, guidance: float) -> Call:
+    return {"guidance_scale": guidance, "max_sequence_length": 8}
+
+
+COGVIDEOX = Family(
+    cogvideox,
+    VideoSize(num_frames=9, height=32, width=16, max_sequence_length=8),
+    ("to_q", "to_out.0"),
+    guided,
+    to_theirs=frames_first,
+    to_ours=frames_first,
+    flow=False,
+)
 FAMILIES = {
+    "cogvideox": COGVIDEOX,
+    "cogvideox15": replace(COGVIDEOX, build=partial(cogvideox, patch_size_t=2)),
     "hunyuan_video15": Family(
         hunyuan_video15,
         VideoSize(num_frames=5, height=16, width=16, max_sequence_length=8),
