@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -29,6 +29,9 @@ class Reward(Protocol):
 
 class RewardConfig(Config):
     """Base of a reward: its fields are its config. Heavy models load on the first call."""
+
+    differentiable: ClassVar[bool] = False
+    """Whether gradients flow from the score to the pixels."""
 
     def __call__(self, samples: Sequence[Any]) -> Float[Tensor, " B"]:
         raise NotImplementedError(f"{type(self).__name__} does not score")
@@ -99,6 +102,25 @@ class RewardTable:
     def score_samples(self, samples: Sequence[Sample]) -> dict[str, Float[Tensor, " B"]]:
         """Raw scores by reward; a sample that cannot be scored is NaN, never a number."""
         return {name: score(name, reward, samples) for name, reward in self.rewards.items()}
+
+    def differentiable(self, samples: Sequence[Sample]) -> Float[Tensor, " B"]:
+        """sum weight * score of the trained rewards, with gradients to the pixels.
+
+        ConfigError names a trained reward that has none.
+        """
+        total = torch.zeros(len(samples))
+        for name, weight in self.weights.items():
+            reward = self.rewards[name]
+            if weight == 0:
+                continue
+            if not (isinstance(reward, RewardConfig) and reward.differentiable):
+                raise ConfigError(
+                    "is not differentiable in the pixels; give it weight 0, or choose a method "
+                    "that needs no gradient of the reward",
+                    key=f"rewards.{name}",
+                )
+            total = total + weight * reward(samples)
+        return total
 
     def score(self, rollout: Rollout) -> dict[str, Float[Tensor, "P G"]]:
         """Raw scores by reward, one row a prompt."""

@@ -27,6 +27,8 @@ class Prompt:
 
     text: str
     images: tuple[Path, ...] = ()
+    videos: tuple[Path, ...] = ()
+    """Recorded samples, the preferred one first."""
     answer: str | None = None
     metadata: Mapping[str, str | int | float] = field(default_factory=dict)
 

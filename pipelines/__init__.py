@@ -1,6 +1,33 @@
 """Published methods by name, one file each."""
 
-from pipelines.video_diffusion import flow_grpo, sage_grpo
+from pipelines.video_diffusion import (
+    awm,
+    dance_grpo,
+    ddpo,
+    diffusion_dpo,
+    diffusion_nft,
+    draft_k,
+    flow_cps,
+    flow_grpo,
+    grpo_guard,
+    mix_grpo,
+    prdp,
+    sage_grpo,
+)
 from pipelines.vision_language import med_r1
 
-__all__ = ["flow_grpo", "med_r1", "sage_grpo"]
+__all__ = [
+    "awm",
+    "dance_grpo",
+    "ddpo",
+    "diffusion_dpo",
+    "diffusion_nft",
+    "draft_k",
+    "flow_cps",
+    "flow_grpo",
+    "grpo_guard",
+    "med_r1",
+    "mix_grpo",
+    "prdp",
+    "sage_grpo",
+]

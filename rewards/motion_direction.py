@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -25,6 +26,7 @@ class MotionDirection(RewardConfig):
     names no direction or several, and a video of one frame, score NaN.
     """
 
+    differentiable: ClassVar[bool] = True
     full: float = Field(default=0.25, gt=0)
     """Drift, in sides of the frame, that earns the whole cosine."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -21,6 +22,7 @@ class Smoothness(RewardConfig):
     fewer than three frames has no jerk to measure and scores NaN.
     """
 
+    differentiable: ClassVar[bool] = True
     tolerance: float = Field(default=0.05, gt=0)
 
     def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:

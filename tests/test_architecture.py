@@ -30,6 +30,7 @@ FLOORS = {
     2: ("mmrl.reward", "mmrl.policies", "mmrl.models", "mmrl.data", "mmrl.trust_region.weights"),
     3: (
         "mmrl.recipe",
+        "mmrl.video_recipe",
         "mmrl.train",
         "mmrl.evaluate",
         "mmrl.report",

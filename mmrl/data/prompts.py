@@ -16,7 +16,7 @@ from mmrl.config import UserError
 from mmrl.types import Prompt
 
 CACHE_PREFIX = "cache:"
-FIELDS = ("text", "images", "answer", "metadata")
+FIELDS = ("text", "images", "videos", "answer", "metadata")
 
 
 class DataError(UserError):
@@ -41,9 +41,9 @@ def resolve(path: str) -> Path:
 
 
 def load_prompts(path: str) -> list[Prompt]:
-    """Prompts of a JSONL file, one object a line: text, images, answer, metadata.
+    """Prompts of a JSONL file, one object a line: text, images, videos, answer, metadata.
 
-    Image paths are relative to the file. DataError names the line of the first broken entry.
+    Image and video paths are relative to the file. DataError names the first broken line.
     """
     file = resolve(path)
     if not file.is_file():
@@ -75,9 +75,14 @@ def _read_prompt(file: Path, number: int, line: str) -> Prompt:
     images = tuple(file.parent / name for name in entry.get("images", ()))
     for image in images:
         check_image(image, where)
+    videos = tuple(file.parent / name for name in entry.get("videos", ()))
+    for video in videos:
+        if not video.is_file():
+            raise DataError(f"{where}: video {video} does not exist")
     return Prompt(
         text=text,
         images=images,
+        videos=videos,
         answer=None if answer is None else str(answer),
         metadata=entry.get("metadata", {}),
     )

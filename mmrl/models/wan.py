@@ -1,4 +1,4 @@
-"""Wan 2.1 text-to-video: the real diffusers pipeline as encode, velocity and decode."""
+"""Wan 2.1 and 2.2 text-to-video: the real diffusers pipeline as encode, velocity and decode."""
 
 # pyright: reportCallIssue=false, reportArgumentType=false, reportAttributeAccessIssue=false
 # pyright: reportOptionalMemberAccess=false
@@ -6,28 +6,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from diffusers import WanPipeline
+from diffusers import WanImageToVideoPipeline, WanPipeline, WanTransformer3DModel
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmrl.diffusion.sampler import NetworkOutput, Schedule
-from mmrl.models.pipeline import load_frozen, save_pipeline
-from mmrl.policies.video_model import Conditioning, VideoSize
+from mmrl.models.image import TextCache
+from mmrl.models.pipeline import latent_grid, load_frozen, save_pipeline
+from mmrl.policies.video_model import Conditioning, Latents, VideoSize
+
+
+class Experts(nn.ModuleDict):
+    """Wan 2.2 A14B's two denoisers as one module: both are trained, each on its noise levels."""
+
+    def add_adapter(self, config: object) -> None:
+        """The same kind of adapter in both."""
+        for expert in self.values():
+            expert.add_adapter(config)
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Recompute activations of both in the backward pass."""
+        for expert in self.values():
+            expert.enable_gradient_checkpointing()
 
 
 @dataclass
 class WanModel:
     """The parts of a WanPipeline that sampling and replay call."""
 
-    pipeline: WanPipeline
+    pipeline: WanPipeline | WanImageToVideoPipeline
     size: VideoSize
     output: NetworkOutput = "velocity"
-    _embeddings: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    module: nn.Module = field(init=False, repr=False)
+    """What is trained: the transformer, or both experts."""
+    _texts: TextCache = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        first, second = self.pipeline.transformer, self.pipeline.transformer_2
+        both = {"transformer": first, "transformer_2": second}
+        self.module = first if second is None else Experts(both)
+        self._texts = TextCache(self._encode)
 
     @classmethod
     def from_pretrained(cls, path: str, size: VideoSize, *, dtype: torch.dtype) -> WanModel:
@@ -35,53 +59,49 @@ class WanModel:
         return cls(load_frozen(WanPipeline, path, dtype), size)
 
     @property
-    def module(self) -> nn.Module:
-        """The transformer: what is trained."""
-        return self.pipeline.transformer
-
-    @property
     def latent_shape(self) -> tuple[int, int, int, int]:
         """Channels, frames, height and width of one video's latents."""
-        time, space = (
-            self.pipeline.vae_scale_factor_temporal,
-            self.pipeline.vae_scale_factor_spatial,
+        pipeline = self.pipeline
+        return latent_grid(
+            self.size,
+            pipeline.vae.config.z_dim,
+            time=pipeline.vae_scale_factor_temporal,
+            space=pipeline.vae_scale_factor_spatial,
         )
-        frames = (self.size.num_frames - 1) // time + 1
-        channels = self.pipeline.transformer.config.in_channels
-        return channels, frames, self.size.height // space, self.size.width // space
 
     def to(self, device: torch.device) -> None:
         """Move every part."""
         self.pipeline.to(device)
 
-    @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> Conditioning:
-        """Text embeddings as the pipeline makes them; each text is encoded once and kept."""
-        new = [text for text in dict.fromkeys(texts) if text not in self._embeddings]
-        if new:
-            found, _ = self.pipeline.encode_prompt(
-                new,
-                do_classifier_free_guidance=False,
-                max_sequence_length=self.size.max_sequence_length,
-                device=self.pipeline.transformer.device,
-            )
-            self._embeddings |= dict(zip(new, found, strict=True))
-        found = torch.stack([self._embeddings[text] for text in texts])
-        return Conditioning({"encoder_hidden_states": found})
+        """UMT5's embeddings, zero behind the text."""
+        return self._texts(texts, self.pipeline.transformer.device)
 
-    def predict(
-        self, x: Float[Tensor, "B C f h w"], timestep: float, conditioning: Conditioning
-    ) -> Float[Tensor, "B C f h w"]:
-        """v = noise - data, in float32."""
-        transformer = self.pipeline.transformer
-        embeddings = conditioning.tensors["encoder_hidden_states"]
-        out = transformer(
-            hidden_states=x.to(transformer.dtype),
-            timestep=torch.full((len(x),), timestep, device=x.device),
-            encoder_hidden_states=embeddings.to(transformer.dtype),
-            return_dict=False,
+    def _encode(self, texts: list[str]) -> Mapping[str, Float[Tensor, "B ..."]]:
+        found, _ = self.pipeline.encode_prompt(
+            texts,
+            do_classifier_free_guidance=False,
+            max_sequence_length=self.size.max_sequence_length,
+            device=self.pipeline.transformer.device,
         )
-        return out[0].float()
+        return {"encoder_hidden_states": found}
+
+    def predict(self, x: Latents, timestep: float, conditioning: Conditioning) -> Latents:
+        """v = noise - data, in float32.
+
+        2.2's 5B model reads a timestep for every token; without a first frame they are all equal,
+        and one for all is the same.
+        """
+        fed = torch.full((len(x),), timestep, device=x.device)
+        return velocity(self.expert(timestep), x, fed, conditioning.tensors)
+
+    def expert(self, timestep: float) -> WanTransformer3DModel:
+        """The denoiser of a noise level: A14B's second one is for those below the boundary."""
+        pipeline = self.pipeline
+        if pipeline.transformer_2 is None:
+            return pipeline.transformer
+        boundary = pipeline.config.boundary_ratio * pipeline.scheduler.config.num_train_timesteps
+        return pipeline.transformer if timestep >= boundary else pipeline.transformer_2
 
     def schedule(self, num_steps: int, shift: float | None) -> Schedule:
         """The shifted grid, or the noise levels that the pipeline's own scheduler would visit."""
@@ -93,14 +113,47 @@ class WanModel:
     def decode(self, latents: Float[Tensor, "B C f h w"]) -> Float[Tensor, "B F 3 H W"]:
         """RGB in [0, 1] by the pipeline's own rule: latents * std + mean, VAE, post-processing."""
         vae = self.pipeline.vae
-        shape = (1, -1, 1, 1, 1)
-        mean = torch.tensor(vae.config.latents_mean, device=vae.device, dtype=vae.dtype).view(shape)
-        std = torch.tensor(vae.config.latents_std, device=vae.device, dtype=vae.dtype).view(shape)
+        mean, std = self._latent_moments()
         scaled = latents.to(device=vae.device, dtype=vae.dtype) * std + mean
         video = vae.decode(scaled, return_dict=False)[0]
         processed = self.pipeline.video_processor.postprocess_video(video, output_type="pt")
         return processed.float()
 
+    @torch.no_grad()
+    def encode_video(self, videos: Float[Tensor, "B F 3 H W"]) -> Float[Tensor, "B C f h w"]:
+        """(mode of the VAE's posterior - mean) / std, of RGB in [0, 1]."""
+        vae = self.pipeline.vae
+        pixels = rearrange(2 * videos - 1, "b f c h w -> b c f h w").to(vae.device, vae.dtype)
+        mean, std = self._latent_moments()
+        return ((vae.encode(pixels).latent_dist.mode() - mean) / std).float()
+
+    def _latent_moments(self) -> tuple[Tensor, Tensor]:
+        vae = self.pipeline.vae
+        given = (vae.config.latents_mean, vae.config.latents_std)
+        mean, std = (
+            torch.tensor(x, device=vae.device, dtype=vae.dtype).view(1, -1, 1, 1, 1) for x in given
+        )
+        return mean, std
+
     def save_pretrained(self, folder: Path) -> None:
         """The whole pipeline, or with LoRA only the adapter that `load_lora_weights` reads."""
         save_pipeline(self.pipeline, folder)
+
+
+def velocity(
+    network: WanTransformer3DModel,
+    state: Float[Tensor, "B S f h w"],
+    timesteps: Float[Tensor, "B ..."],
+    told: Mapping[str, Float[Tensor, "B ..."]],
+) -> Latents:
+    """v of one denoiser in float32; `timesteps` of each video, or of each of its tokens.
+
+    `state` has the latents' channels S = C, or those of an image's condition behind them.
+    """
+    out = network(
+        hidden_states=state.to(network.dtype),
+        timestep=timesteps,
+        return_dict=False,
+        **{name: value.to(network.dtype) for name, value in told.items()},
+    )
+    return out[0].float()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmrl.objectives.clipped import clipped_surrogate
 from mmrl.objectives.grpo import Clip
-from mmrl.objectives.matching import anchor_pull, matching_replay
+from mmrl.objectives.matching import matching_replay
 from mmrl.types import Actions, Metrics, Rollout
 
 SMALLEST_ERROR = 1e-10
@@ -38,10 +38,6 @@ class Awm:
     power: float
     advantage_clip: float
     """Advantages are cut at +-advantage_clip and divided by it."""
-    reference_pull: float
-    """Coefficient of mean_d (v - v_fixed)^2; 0 needs no fixed anchor."""
-    ema_pull: float
-    """Coefficient of mean_d (v - v_ema)^2; 0 needs no EMA anchor."""
 
     def __post_init__(self) -> None:
         for name in ("power", "advantage_clip"):
@@ -64,7 +60,7 @@ class Awm:
             )
             for table in (stats, batch.behavior["denoise"])
         )
-        loss, metrics = clipped_surrogate(
+        return clipped_surrogate(
             new,
             old,
             advantages.clamp(-self.advantage_clip, self.advantage_clip) / self.advantage_clip,
@@ -72,6 +68,3 @@ class Awm:
             clip_low=self.clip.low,
             clip_high=self.clip.high,
         )
-        coefficients = {"fixed": self.reference_pull, "ema": self.ema_pull}
-        pull, found = anchor_pull(stats, anchors, weights, coefficients)
-        return loss + pull, metrics | found

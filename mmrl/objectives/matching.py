@@ -2,18 +2,19 @@
 
 A policy of this kind noises a finished sample x0 to x = (1 - sigma) x0 + sigma noise and predicts
 the velocity there. `ActionStats.mean` is that velocity, `log_probs` = -mean_d (mean - target)^2.
+Its `scale` is sqrt(1/2), so that the KL to an anchor is mean_d (mean - anchor)^2: the pulls to
+reference and EMA that these methods name are coefficients of the trust region.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mmrl.types import Actions, ActionStats, Metrics, Replay, Rollout
+from mmrl.types import ActionStats, Replay, Rollout
 
 
 @runtime_checkable
@@ -56,28 +57,3 @@ def difference(
     """first - second in float32 or wider; 0 where not live, whatever stands there."""
     work = torch.promote_types(first.dtype, torch.float32)
     return torch.where(live[..., None], first.to(work) - second, 0.0)
-
-
-def anchor_pull(
-    current: ActionStats,
-    anchors: Mapping[str, Actions],
-    weights: Float[Tensor, "B T"],
-    coefficients: Mapping[str, float],
-) -> tuple[Float[Tensor, ""], Metrics]:
-    """sum over anchors of coefficient * sum_bt w mean_d (v - v_anchor)^2; coefficient 0 is off."""
-    total = torch.zeros((), device=weights.device)
-    metrics: Metrics = {}
-    for name, coefficient in coefficients.items():
-        if coefficient == 0:
-            continue
-        if name not in anchors:
-            raise ValueError(
-                f"a pull of {coefficient} to the {name} anchor needs that anchor, got"
-                f" {sorted(anchors)}; set trust_region.{name} or make the pull 0"
-            )
-        anchor = velocity(anchors[name]["denoise"])
-        gap = difference(velocity(current), anchor, weights != 0).square().mean(-1)
-        gap = (weights * gap).sum()
-        total = total + coefficient * gap
-        metrics[f"velocity_gap/{name}"] = gap.item()
-    return total, metrics

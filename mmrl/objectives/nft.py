@@ -9,7 +9,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from mmrl.objectives.matching import anchor_pull, difference, matching_replay, velocity
+from mmrl.objectives.matching import difference, matching_replay, velocity
 from mmrl.types import Actions, Metrics, Rollout
 
 SMALLEST_ERROR = 1e-5
@@ -60,8 +60,6 @@ class Nft:
     couples_decisions: ClassVar[bool] = False
     beta: float
     advantage_clip: float
-    reference_pull: float
-    """Coefficient of mean_d (v - v_fixed)^2; 0 needs no fixed anchor."""
 
     def __post_init__(self) -> None:
         for name in ("beta", "advantage_clip"):
@@ -78,7 +76,7 @@ class Nft:
         """Loss, and metrics weighted like it."""
         replay, stats = matching_replay(batch), current["denoise"]
         weights = batch.weights["denoise"]
-        loss, metrics = nft_loss(
+        return nft_loss(
             velocity(stats),
             velocity(anchors.get("ema", batch.behavior)["denoise"]),
             replay.target,
@@ -88,5 +86,3 @@ class Nft:
             beta=self.beta,
             advantage_clip=self.advantage_clip,
         )
-        pull, found = anchor_pull(stats, anchors, weights, {"fixed": self.reference_pull})
-        return loss + pull, metrics | found

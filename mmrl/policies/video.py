@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -16,7 +18,9 @@ from mmrl.diffusion.sampler import Schedule, sample_path, step_transition
 from mmrl.diffusion.transitions import Transition, TransitionKind, Variant
 from mmrl.ops.gaussian import log_prob
 from mmrl.ops.weights import per_decision
-from mmrl.policies.video_model import Conditioning, Latents, VideoModel
+from mmrl.policies.noise import GroupNoise
+from mmrl.policies.solvers import unipc
+from mmrl.policies.video_model import Conditioning, ImageReader, Latents, VideoModel, guide
 from mmrl.types import (
     FIRST_TURN,
     ActionKind,
@@ -47,6 +51,8 @@ class Sampling:
     fps: float = 8.0
     eval_steps: int | None = None
     """Steps of the deterministic solver in `sample`; None: num_steps."""
+    solver: Literal["euler", "unipc"] = "euler"
+    """Solver of `sample`. Rollouts take first-order steps, whose law is known."""
 
 
 @dataclass(frozen=True)
@@ -86,27 +92,6 @@ class DenoiseReplay:
             Conditioning.concat([part.conditioning for part in parts]),
             parts[0].steps,
         )
-
-
-class GroupNoise:
-    """Noise of some prompts' groups, each prompt's from its own seed."""
-
-    def __init__(
-        self, seeds: Sequence[int], group_size: int, shape: tuple[int, int, int, int]
-    ) -> None:
-        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        self._shape = (group_size, *shape)
-
-    def first(self, shared: bool) -> Latents:
-        """The noise at sigma 1; `shared` gives a group one noise."""
-        noise = self.draw().unflatten(0, (-1, self._shape[0]))
-        if shared:
-            noise = noise[:, :1].expand_as(noise)
-        return noise.flatten(0, 1)
-
-    def draw(self) -> Latents:
-        """Standard normal noise for one step."""
-        return torch.cat([torch.randn(self._shape, generator=g) for g in self._generators])
 
 
 @dataclass
@@ -149,18 +134,15 @@ class VideoPolicy:
         plan = self.plan(turn)
         steps = plan.trained_steps()
         replays, behavior, videos = [], [], []
-        for part in chunks(len(prompts), max(1, self.rows // group_size)):
-            told = self._tell(prompts[part], group_size)
-            noise = GroupNoise(seeds[part], group_size, self.model.latent_shape)
-            path = self._path(schedule, plan, told, noise)
-            videos += self._decode(path.states[-1])
+        for told, path in self.paths(prompts, group_size, seeds, schedule, plan):
+            videos += self.decode(path.states[-1])
             replays.append(DenoiseReplay.of(path, told, steps))
             behavior.append(
                 _stack([_stats(path.states[s + 1], path.transitions[s]) for s in steps])
             )
         replay = DenoiseReplay.concat(replays)
         return Rollout(
-            samples=self._as_samples([p for p in prompts for _ in range(group_size)], videos),
+            samples=self.as_samples([p for p in prompts for _ in range(group_size)], videos),
             group_size=group_size,
             behavior={"denoise": concat_stats(behavior)},
             weights={"denoise": per_decision(torch.ones_like(replay.before[:, :, 0, 0, 0, 0]))},
@@ -195,13 +177,25 @@ class VideoPolicy:
     def sample(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[VideoSample]:
         """One video per prompt by the deterministic solver from the seed's first noise."""
         schedule = self.schedule(self.sampling.eval_steps or self.sampling.num_steps)
+        if self.sampling.solver == "unipc":
+            return self.as_samples(prompts, self._unipc(prompts, seeds))
         plan = StepPlan.deterministic(len(schedule))
+        found = self.paths(prompts, 1, seeds, schedule, plan)
+        videos = [video for _, path in found for video in self.decode(path.states[-1])]
+        return self.as_samples(prompts, videos)
+
+    def _unipc(
+        self, prompts: Sequence[Prompt], seeds: Sequence[int]
+    ) -> list[Float[Tensor, "F 3 H W"]]:
+        steps = self.sampling.eval_steps or self.sampling.num_steps
         videos = []
         for part in chunks(len(prompts), self.rows):
-            noise = GroupNoise(seeds[part], 1, self.model.latent_shape)
-            path = self._path(schedule, plan, self._tell(prompts[part], 1), noise)
-            videos += self._decode(path.states[-1])
-        return self._as_samples(prompts, videos)
+            told = self.tell(prompts[part], 1)
+            noise = GroupNoise(seeds[part], 1, self.model.latent_shape).first(shared=False)
+            predict = partial(self.predict, conditioning=told)
+            x = noise.to(told.device)
+            videos += self.decode(unipc(predict, x, steps, self.sampling.shift, self.model.output))
+        return videos
 
     def save_pretrained(self, folder: Path) -> None:
         """The pipeline folder, or the LoRA folder that `load_lora_weights` reads."""
@@ -212,15 +206,33 @@ class VideoPolicy:
         guidance = self.sampling.guidance
         if guidance == 1:
             return self.model.predict(x, timestep, conditioning)
-        empty = self.model.encode([""]).repeat(len(x))
+        empty = conditioning.joined(self.model.encode([""]).repeat(len(x)))
         both = self.model.predict(
             torch.cat([x, x]), timestep, Conditioning.concat([empty, conditioning])
         )
         without, given = both.chunk(2)
-        return without + guidance * (given - without)
+        return guide(self.model, without, given, guidance)
 
-    def _tell(self, prompts: Sequence[Prompt], group_size: int) -> Conditioning:
-        return self.model.encode([prompt.text for prompt in prompts]).repeat(group_size)
+    def tell(self, prompts: Sequence[Prompt], group_size: int) -> Conditioning:
+        """What the network is told of each prompt, once for every member of its group."""
+        told = self.model.encode([prompt.text for prompt in prompts])
+        if isinstance(self.model, ImageReader):
+            told = told.joined(self.model.encode_images(first_images(prompts)))
+        return told.repeat(group_size)
+
+    def paths(
+        self,
+        prompts: Sequence[Prompt],
+        group_size: int,
+        seeds: Sequence[int],
+        schedule: Schedule,
+        plan: StepPlan,
+    ) -> Iterator[tuple[Conditioning, SamplePath]]:
+        """Whole groups at a time, about `rows` samples each: what was told, and the path drawn."""
+        for part in chunks(len(prompts), max(1, self.rows // group_size)):
+            told = self.tell(prompts[part], group_size)
+            noise = GroupNoise(seeds[part], group_size, self.model.latent_shape)
+            yield told, self._path(schedule, plan, told, noise)
 
     def _path(
         self, schedule: Schedule, plan: StepPlan, conditioning: Conditioning, noise: GroupNoise
@@ -238,10 +250,13 @@ class VideoPolicy:
             output=self.model.output,
         )
 
-    def _decode(self, latents: Latents) -> list[Float[Tensor, "F 3 H W"]]:
-        return [video for part in latents.split(self.rows) for video in self.model.decode(part)]
+    def decode(self, latents: Latents) -> list[Float[Tensor, "F 3 H W"]]:
+        """Videos in host memory, `rows` at a time."""
+        return [
+            video for part in latents.split(self.rows) for video in self.model.decode(part).cpu()
+        ]
 
-    def _as_samples(
+    def as_samples(
         self, prompts: Sequence[Prompt], videos: Sequence[Float[Tensor, "F 3 H W"]]
     ) -> list[VideoSample]:
         fps = self.sampling.fps
@@ -259,6 +274,14 @@ class VideoPolicy:
 def chunks(count: int, size: int) -> Iterator[slice]:
     """Slices of at most `size` that cover `count` items."""
     return (slice(start, start + size) for start in range(0, count, size))
+
+
+def first_images(prompts: Sequence[Prompt]) -> list[Path]:
+    """The picture that each video starts from; ValueError where a prompt has none."""
+    for prompt in prompts:
+        if not prompt.images:
+            raise ValueError(f"this model starts from an image, and '{prompt.text}' has none")
+    return [prompt.images[0] for prompt in prompts]
 
 
 def _stats(after: Latents, drawn: Transition | None) -> ActionStats:

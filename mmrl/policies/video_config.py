@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -11,12 +12,13 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from mmrl.config import Config, ConfigError
-from mmrl.diffusion.plan import StepPlan
+from mmrl.diffusion.plan import LastStep, StepPlan
 from mmrl.diffusion.transitions import TransitionKind, Variant
 from mmrl.policies.video import Sampling, VideoPolicy
 from mmrl.policies.video_model import VideoSize
 from mmrl.types import Turn
 
+Precision = Literal["float32", "bfloat16"]
 Scales = Callable[[Float[Tensor, " N1"]], Float[Tensor, " N"]]
 
 
@@ -31,30 +33,45 @@ class VideoConfig(Config):
     """Text tokens, padded."""
 
 
-class SamplingConfig(Config):
-    """Noise levels, transition and guidance of the rollout, and of evaluation."""
+class GridConfig(Config):
+    """The steps from noise to video, and the guidance, of rollout and evaluation alike."""
 
-    transition: TransitionKind
     num_steps: int = Field(ge=2)
-    eta: float = Field(ge=0)
-    """Strength of the stochastic part; 0 is the deterministic solver."""
     shift: float | None = Field(default=5.0, gt=0)
     """Schedule shift; null takes the noise levels of the model's own scheduler."""
     guidance: float = Field(default=1.0, ge=0)
-    variant: Variant = "fixed"
     shared_first_noise: bool = False
     eval_steps: int | None = Field(default=None, ge=1)
-    trained_steps: Literal["all", "window", "random"] = "all"
-    window_start: int = Field(default=0, ge=0)
+    solver: Literal["euler", "unipc"] = "euler"
+    """Of evaluation; rollouts take first-order steps, whose law is known."""
+
+
+class SamplingConfig(GridConfig):
+    """Noise levels, transition and guidance of the rollout, and of evaluation."""
+
+    transition: TransitionKind | Literal["ddim"]
+    """`ddim` is for models that predict epsilon or v; the others for flows."""
+    eta: float = Field(ge=0)
+    """Strength of the stochastic part; 0 is the deterministic solver."""
+    variant: Variant = "fixed"
+    last_step: LastStep = "deterministic"
+    """Releases also draw noise at the last step (`noisy`), or train it (`trained`)."""
+    trained_steps: Literal["all", "window", "random", "random_window", "progressive"] = "all"
     trained_count: int | None = Field(default=None, ge=1)
-    """How many steps are stochastic and trained, for `window` and `random`."""
+    """How many steps are stochastic and trained, where not all are."""
+    window_start: int = Field(default=0, ge=0)
+    """First step of `window`, first start of `random_window`."""
+    window_stop: int | None = Field(default=None, ge=1)
+    """`random_window` lies before this step."""
+    window_hold: int = Field(default=25, ge=1)
+    """Training steps between two moves of the `progressive` window by one step."""
 
     @model_validator(mode="after")
     def _has_something_to_train(self) -> SamplingConfig:
         if self.transition == "ode" or self.eta == 0:
             raise ConfigError(
                 "every step is deterministic, so the ratio of this loss says nothing; "
-                "choose sage, flow, dance, cps or bridge with eta > 0",
+                "choose sage, flow, dance, cps, bridge or ddim with eta > 0",
                 key="transition",
             )
         if self.trained_steps != "all" and self.trained_count is None:
@@ -64,38 +81,66 @@ class SamplingConfig(Config):
         return self
 
     def plan(self, turn: Turn) -> StepPlan:
-        """Which steps of one rollout are stochastic and trained."""
-        if self.trained_steps == "window":
-            return StepPlan.window(self.num_steps, self.window_start, self.trained_count or 1)
-        if self.trained_steps == "random":
-            generator = torch.Generator().manual_seed(turn.seed)
-            return StepPlan.random_k(self.num_steps, self.trained_count or 1, generator)
-        return StepPlan.all(self.num_steps)
+        """Which steps of one rollout are stochastic and trained, the same on every rank."""
+        steps, count = self.num_steps, self.trained_count or 1
+        generator = torch.Generator().manual_seed(turn.seed)
+        match self.trained_steps:
+            case "window":
+                return StepPlan.window(steps, self.window_start, count)
+            case "random":
+                return StepPlan.random_k(steps, count, generator)
+            case "random_window":
+                first, stop = self.window_start, self.window_stop
+                return StepPlan.random_window(steps, count, generator, first=first, stop=stop)
+            case "progressive":
+                return StepPlan.progressive_window(
+                    steps, count, turn.step, stride=1, hold=self.window_hold
+                )
+            case "all":
+                return StepPlan.all(steps, last=self.last_step)
 
 
 def build_video_policy(
     model: str,
     video: VideoConfig,
-    sampling: SamplingConfig,
+    sampling: GridConfig,
     *,
     rows: int,
-    precision: Literal["float32", "bfloat16"],
-    scales: Scales | None,
+    precision: Precision,
+    scales: Scales | None = None,
 ) -> VideoPolicy:
-    """A diffusers pipeline as a policy; its transformer learns whole until LoRA is added."""
+    """A diffusers pipeline as a policy; its transformer learns whole until LoRA is added.
+
+    ConfigError where the transition does not fit what the model predicts.
+    """
     from mmrl.models.pipeline import load_video_model
 
     size = VideoSize(video.num_frames, video.height, video.width, video.max_sequence_length)
     loaded = load_video_model(model, size, dtype=getattr(torch, precision))
     chosen = Sampling(
-        kind=sampling.transition,
+        kind="ode",
         num_steps=sampling.num_steps,
-        eta=sampling.eta,
+        eta=0.0,
         shift=sampling.shift,
         guidance=sampling.guidance,
-        variant=sampling.variant,
         shared_first_noise=sampling.shared_first_noise,
         fps=video.fps,
         eval_steps=sampling.eval_steps,
+        solver=sampling.solver,
     )
+    if not isinstance(sampling, SamplingConfig):
+        return VideoPolicy(loaded, chosen, _no_plan, rows)
+    if (sampling.transition == "ddim") != (loaded.output != "velocity"):
+        fitting = "sage, flow, dance, cps or bridge" if loaded.output == "velocity" else "ddim"
+        raise ConfigError(
+            f"'{sampling.transition}' does not fit a model that predicts {loaded.output}; "
+            f"choose {fitting}",
+            key="sampling.transition",
+        )
+    kind = "bridge" if sampling.transition == "ddim" else sampling.transition
+    chosen = replace(chosen, kind=kind, eta=sampling.eta, variant=sampling.variant)
     return VideoPolicy(loaded, chosen, sampling.plan, rows, scales)
+
+
+def _no_plan(turn: Turn) -> StepPlan:
+    raise ValueError("this policy samples without noise and has no step to train")

@@ -52,11 +52,33 @@ class Conditioning:
             {n: repeat(v, "p ... -> (p g) ...", g=times) for n, v in self.tensors.items()}
         )
 
+    def joined(self, more: Conditioning) -> Conditioning:
+        """Both's tensors; those of `more` where both have a name."""
+        return Conditioning({**self.tensors, **more.tensors})
+
     @classmethod
     def concat(cls, parts: Sequence[Conditioning]) -> Conditioning:
         """Rows of several, one after the other."""
         names = parts[0].tensors
         return cls({name: torch.cat([part.tensors[name] for part in parts]) for name in names})
+
+
+@runtime_checkable
+class VideoEncoder(Protocol):
+    """An adapter that can also read recorded videos."""
+
+    def encode_video(self, videos: Float[Tensor, "B F 3 H W"]) -> Latents:
+        """Normalised latents of RGB in [0, 1]: the mode of the VAE's posterior."""
+        ...
+
+
+@runtime_checkable
+class ImageReader(Protocol):
+    """An adapter whose videos start from an image."""
+
+    def encode_images(self, images: Sequence[Path]) -> Conditioning:
+        """What the network is told of each image, beside the text."""
+        ...
 
 
 @runtime_checkable
@@ -99,3 +121,19 @@ class VideoModel(Protocol):
     def save_pretrained(self, folder: Path) -> None:
         """A folder that the library loads: the whole pipeline, or the LoRA alone."""
         ...
+
+
+@runtime_checkable
+class GuidedModel(Protocol):
+    """A family whose guidance is not linear."""
+
+    def guide(self, without: Latents, given: Latents, guidance: float) -> Latents:
+        """One output from those without and with the text."""
+        ...
+
+
+def guide(model: VideoModel, without: Latents, given: Latents, guidance: float) -> Latents:
+    """without + guidance (given - without) (arXiv:2207.12598), or by the family's own rule."""
+    if isinstance(model, GuidedModel):
+        return model.guide(without, given, guidance)
+    return without + guidance * (given - without)

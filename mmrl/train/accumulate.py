@@ -216,6 +216,8 @@ def log_prob_gap(actions: Actions, batch: Rollout) -> float:
 def _weighted_gap(actions: Actions, batch: Rollout, of: Callable[[Tensor], Tensor]) -> float:
     total = 0.0
     for kind, stats in actions.items():
+        if kind not in batch.behavior:
+            continue
         weights = batch.weights[kind]
         live = weights != 0
         known = batch.behavior[kind].log_probs.to(stats.log_probs.device)

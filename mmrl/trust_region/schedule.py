@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -30,10 +31,14 @@ class StepwiseAnchor(Config):
 
 
 class EmaAnchor(Config):
-    """anchor <- decay * anchor + (1 - decay) * policy, after every optimizer step."""
+    """anchor <- decay * anchor + (1 - decay) * policy, after every optimizer step.
+
+    With a ramp the decay is min(decay, ramp * number of the step): the anchor starts out close.
+    """
 
     coefficient: Coefficient
     decay: float = Field(default=0.99, ge=0, le=1)
+    ramp: float | None = Field(default=None, gt=0)
 
 
 AnchorKind = Literal["fixed", "periodic", "stepwise", "ema"]
@@ -80,6 +85,7 @@ def blend_after(anchor: AnchorConfig, updates: int) -> float:
         case PeriodicAnchor():
             return 1.0 if updates % anchor.refresh_every == 0 else 0.0
         case EmaAnchor():
-            return 1.0 - anchor.decay
+            ramp = math.inf if anchor.ramp is None else anchor.ramp
+            return 1.0 - min(anchor.decay, ramp * updates)
         case _:
             return 0.0

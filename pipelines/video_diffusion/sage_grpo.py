@@ -10,14 +10,12 @@ from functools import partial
 from typing import Literal
 
 from mmrl.advantages import group_normalized
-from mmrl.data.prompts import load_prompts
 from mmrl.diffusion.equalizer import equalizer_scales
-from mmrl.mixing import weighted_sum
 from mmrl.objectives.grpo import Clip, Grpo
-from mmrl.policies.lora import add_lora
-from mmrl.policies.video_config import SamplingConfig, VideoConfig, build_video_policy
-from mmrl.recipe import PipelineConfig, Recipe, pipelines
+from mmrl.policies.video_config import SamplingConfig
+from mmrl.recipe import Recipe, pipelines
 from mmrl.trust_region.schedule import PeriodicAnchor, StepwiseAnchor, TrustRegion
+from mmrl.video_recipe import VideoPipelineConfig, build_policy, video_recipe
 
 DUAL_ANCHOR = TrustRegion(
     periodic=PeriodicAnchor(coefficient=1e-2, refresh_every=10),
@@ -27,47 +25,36 @@ DUAL_ANCHOR = TrustRegion(
 
 
 @pipelines.register("sage_grpo")
-class SageGrpo(PipelineConfig):
+class SageGrpo(VideoPipelineConfig):
     """SAGE-GRPO: align a video diffusion model with an exact SDE and a dual moving anchor."""
 
     pipeline: str = "sage_grpo"
-    video: VideoConfig
     sampling: SamplingConfig = SamplingConfig(transition="sage", num_steps=20, eta=0.5)
     equalize: bool = True
     """Scale each step's loss to the median gradient norm."""
+    equalize_mean: Literal["none", "mean1"] = "none"
+    """`mean1` divides the scales by their mean, so that they leave the learning rate alone."""
     clip: float = 1e-4
     """Half-width of the ratio's band; small since log-probs are means over latent elements."""
     max_advantage: float = 5.0
     trust_region: TrustRegion = DUAL_ANCHOR
-    precision: Literal["float32", "bfloat16"] = "float32"
 
     def build(self) -> Recipe:
         """The parts of SAGE-GRPO."""
-        equalizer = partial(
-            equalizer_scales,
-            self.sampling.transition,
-            eta=self.sampling.eta,
-            variant=self.sampling.variant,
-        )
-        policy = build_video_policy(
-            self.model,
-            self.video,
-            self.sampling,
-            rows=self.train.rows,
-            precision=self.precision,
-            scales=equalizer if self.equalize else None,
-        )
-        if self.lora:
-            add_lora(policy.module, self.lora, seed=self.train.seed)
-        return Recipe(
-            policy=policy,
-            prompts=load_prompts(self.prompts),
-            group_size=self.group_size,
-            rewards=self.rewards,
-            combine=lambda scores, step: weighted_sum(scores, self.rewards.weights),
+        scales = None
+        if self.equalize and self.sampling.transition != "ddim":
+            scales = partial(
+                equalizer_scales,
+                self.sampling.transition,
+                eta=self.sampling.eta,
+                variant=self.sampling.variant,
+                normalize=self.equalize_mean,
+            )
+        return video_recipe(
+            self,
+            build_policy(self, self.sampling, scales=scales),
             advantage=lambda rewards: group_normalized(rewards, std="population", eps=1e-6).clamp(
                 -self.max_advantage, self.max_advantage
             ),
             objective=Grpo({"denoise": Clip(self.clip, self.clip)}),
-            trust_region=self.trust_region,
         )

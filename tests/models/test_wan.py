@@ -12,7 +12,8 @@ from diffusers import WanPipeline
 from mmrl.diffusion.plan import StepPlan
 from mmrl.models.wan import WanModel
 from mmrl.policies.lora import LoraConfig, add_lora
-from mmrl.policies.video import GroupNoise, Sampling, VideoPolicy
+from mmrl.policies.noise import GroupNoise
+from mmrl.policies.video import Sampling, VideoPolicy
 from mmrl.policies.video_model import VideoSize
 from mmrl.trust_region.weights import is_adapter, trainable
 from mmrl.types import Prompt

@@ -1,4 +1,4 @@
-"""AWM: the pseudo log-prob, its on-policy slope, one-sided clip, pulls to anchors."""
+"""AWM: the pseudo log-prob, its on-policy slope, one-sided clip."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mmrl.objectives.grpo import Clip
 from mmrl.types import Actions, ActionStats
 from tests.objectives.batches import NoisedReplay, denoise_batch
 
-PLAIN = Awm(clip=Clip(1.0, 1.0), power=0.25, advantage_clip=5.0, reference_pull=0.0, ema_pull=0.0)
+PLAIN = Awm(clip=Clip(1.0, 1.0), power=0.25, advantage_clip=5.0)
 
 
 def tensor(values: list) -> torch.Tensor:
@@ -67,20 +67,6 @@ def test_only_a_ratio_above_two_stops_and_only_for_good_samples() -> None:
     assert loss.item() == pytest.approx((-2 + math.e) / 2, rel=1e-6)
     assert slopes.flatten().tolist() == pytest.approx([0, -math.e / 2], rel=1e-6)
     assert metrics["clip_fraction_high"] == 0.5
-
-
-def test_pulls_add_squared_velocity_gaps_to_both_anchors() -> None:
-    """0.2 * 0.3^2 to the fixed anchor and 1 * 0.1^2 to the EMA anchor."""
-    errors, at = tensor([[0.0625], [0.0625]]), tensor([[[0.4]], [[0.4]]])
-    anchors = {"fixed": actions(errors, at - 0.3), "ema": actions(errors, at + 0.1)}
-    batch, advantages = batch_of(errors, 0.5), tensor([1.0, -1.0])
-    free, _ = PLAIN(actions(errors, at), anchors, batch, advantages)
-    pulled = replace(PLAIN, reference_pull=0.2, ema_pull=1.0)
-    loss, metrics = pulled(actions(errors, at), anchors, batch, advantages)
-    assert (loss - free).item() == pytest.approx(0.2 * 0.09 + 0.01)
-    assert metrics["velocity_gap/ema"] == pytest.approx(0.01)
-    with pytest.raises(ValueError, match=r"pull of 1\.0 to the ema anchor needs that anchor"):
-        pulled(actions(errors, at), {"fixed": anchors["fixed"]}, batch, advantages)
 
 
 def test_micro_batches_add_up_and_dead_decisions_may_hold_anything() -> None:

@@ -80,28 +80,12 @@ def test_old_is_the_ema_anchor_or_else_what_sampled() -> None:
     sampled, ema, current = (tensor([[[value]], [[value]]]) for value in (0.1, 0.2, 0.4))
     replay = NoisedReplay(torch.zeros_like(sampled), torch.full((2, 1), 0.5).double())
     batch = denoise_batch(actions(sampled)["denoise"], group_size=2, replay=replay)
-    objective, advantages = Nft(**OPTIONS, reference_pull=0.0), tensor([1.0, -1.0])
+    objective, advantages = Nft(**OPTIONS), tensor([1.0, -1.0])
     losses = [
         objective(actions(current), anchors, batch, advantages)[0]
         for anchors in ({}, {"ema": actions(sampled)}, {"ema": actions(ema)})
     ]
     assert losses[0] == losses[1] != losses[2]
-
-
-def test_the_pull_to_the_reference_is_a_mean_squared_velocity_gap() -> None:
-    """0.1 * ((0.4 - 0.1)^2 + 0) / 2 on top of the loss without it."""
-    current, fixed = tensor([[[0.4, 0.2]]] * 2), tensor([[[0.1, 0.2]]] * 2)
-    replay = NoisedReplay(torch.zeros_like(current), torch.full((2, 1), 0.5).double())
-    batch = denoise_batch(actions(current)["denoise"], group_size=2, replay=replay)
-    anchors, advantages = {"fixed": actions(fixed)}, tensor([1.0, -1.0])
-    free, _ = Nft(**OPTIONS, reference_pull=0.0)(actions(current), anchors, batch, advantages)
-    pulled, metrics = Nft(**OPTIONS, reference_pull=0.1)(
-        actions(current), anchors, batch, advantages
-    )
-    assert metrics["velocity_gap/fixed"] == pytest.approx(0.045)
-    assert (pulled - free).item() == pytest.approx(0.0045)
-    with pytest.raises(ValueError, match=r"needs that anchor, got \[\]; set trust_region.fixed"):
-        Nft(**OPTIONS, reference_pull=0.1)(actions(current), {}, batch, advantages)
 
 
 def test_micro_batches_add_up_and_dead_decisions_may_hold_anything() -> None:
@@ -112,7 +96,7 @@ def test_micro_batches_add_up_and_dead_decisions_may_hold_anything() -> None:
     current[:, 1] = math.nan
     replay = NoisedReplay(target, torch.full((4, 2), 0.7).double())
     batch = denoise_batch(actions(old)["denoise"], group_size=2, weights=weights, replay=replay)
-    objective = Nft(**OPTIONS, reference_pull=0.1)
+    objective = Nft(**OPTIONS)
     grads, losses = [], []
     for cuts in ((slice(0, 4),), (slice(0, 2), slice(2, 4))):
         leaf = current.clone().requires_grad_(True)
@@ -133,10 +117,10 @@ def test_a_replay_that_was_not_noised_is_refused() -> None:
     table = torch.zeros((2, 1, 1))
     batch = denoise_batch(actions(table)["denoise"], group_size=2, replay=PlainReplay())
     with pytest.raises(ValueError, match="`target` and `sigmas`, got PlainReplay"):
-        Nft(**OPTIONS, reference_pull=0.0)(actions(table), {}, batch, torch.zeros(2))
+        Nft(**OPTIONS)(actions(table), {}, batch, torch.zeros(2))
 
 
 @pytest.mark.parametrize("name", ["beta", "advantage_clip"])
 def test_settings_are_checked_before_the_run(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be > 0, got 0.0"):
-        Nft(**{**OPTIONS, "reference_pull": 0.0, name: 0.0})
+        Nft(**{**OPTIONS, name: 0.0})

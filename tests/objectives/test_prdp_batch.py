@@ -122,8 +122,8 @@ def test_of_all_objectives_only_prdp_couples_the_decisions_of_a_path() -> None:
         Reinforce(),
         Guard(clip),
         DiffusionDpo(beta=1.0),
-        Nft(beta=1.0, advantage_clip=5.0, reference_pull=0.0),
-        Awm(clip=clip, power=0.25, advantage_clip=5.0, reference_pull=0.0, ema_pull=0.0),
+        Nft(beta=1.0, advantage_clip=5.0),
+        Awm(clip=clip, power=0.25, advantage_clip=5.0),
     ]
     assert not any(objective.couples_decisions for objective in others)
     prdp: Objective = Prdp(beta=0.3, clip=None)

@@ -1,0 +1,43 @@
+"""MixGRPO (arXiv:2507.21802): noise and training only inside a window that moves along the path.
+
+A diff to Flow-GRPO: the other steps are the ODE's, the window of four steps moves on by one every
+25 training steps, and there is no KL.
+"""
+
+from __future__ import annotations
+
+from mmrl.advantages import group_normalized
+from mmrl.objectives.grpo import Clip, Grpo
+from mmrl.policies.video_config import SamplingConfig
+from mmrl.recipe import Recipe, pipelines
+from mmrl.video_recipe import VideoPipelineConfig, build_policy, video_recipe
+
+
+@pipelines.register("mix_grpo")
+class MixGrpo(VideoPipelineConfig):
+    """MixGRPO: Flow-GRPO inside a sliding window of stochastic steps."""
+
+    pipeline: str = "mix_grpo"
+    sampling: SamplingConfig = SamplingConfig(
+        transition="flow",
+        num_steps=25,
+        eta=0.7,
+        shift=3.0,
+        shared_first_noise=True,
+        trained_steps="progressive",
+        trained_count=4,
+        window_hold=25,
+    )
+    clip: float = 1e-4
+    max_advantage: float = 5.0
+
+    def build(self) -> Recipe:
+        """The parts of MixGRPO."""
+        return video_recipe(
+            self,
+            build_policy(self, self.sampling),
+            advantage=lambda rewards: group_normalized(rewards, std="sample", eps=1e-8).clamp(
+                -self.max_advantage, self.max_advantage
+            ),
+            objective=Grpo({"denoise": Clip(self.clip, self.clip)}),
+        )

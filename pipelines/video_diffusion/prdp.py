@@ -1,0 +1,51 @@
+"""PRDP (arXiv:2402.08714): regress log-ratios of whole paths on reward differences.
+
+A pair of one prompt's samples has the loss max(d^2, clipped d^2), d the difference of their
+log-ratios to the pretrained model minus that of their rewards / beta. The steps of a path are
+coupled by the square; the trainer streams the gradient, so memory is that of one step.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from mmrl.objectives.prdp import Prdp as PrdpObjective
+from mmrl.policies.video_config import SamplingConfig
+from mmrl.recipe import Recipe, pipelines
+from mmrl.trust_region.schedule import FixedAnchor, TrustRegion
+from mmrl.video_recipe import VideoPipelineConfig, build_policy, need_anchor, video_recipe
+
+
+@pipelines.register("prdp")
+class Prdp(VideoPipelineConfig):
+    """PRDP: proximal reward difference prediction, a regression in a policy gradient's place."""
+
+    pipeline: str = "prdp"
+    sampling: SamplingConfig = SamplingConfig(
+        transition="flow", num_steps=10, eta=0.7, shift=3.0, shared_first_noise=True
+    )
+    """One first noise a group: with several the loss cannot reach 0 (`docs/errata.md`)."""
+    beta: float = Field(default=3e-5, gt=0)
+    """Temperature of the reward, in the units of a mean over elements and steps."""
+    clip: float | None = Field(default=1e-4, gt=0)
+    """How far a step's log-prob may drift from the rollout's; null: unclipped."""
+    step_reduction: Literal["mean", "sum"] = "mean"
+    pairs: Literal["strict", "all"] = "strict"
+    trust_region: TrustRegion = TrustRegion(fixed=FixedAnchor(coefficient=0.0))
+
+    def build(self) -> Recipe:
+        """The parts of PRDP."""
+        need_anchor(self, "fixed", "log-ratios are measured against the pretrained model")
+        return video_recipe(
+            self,
+            build_policy(self, self.sampling),
+            advantage=lambda rewards: rewards,
+            objective=PrdpObjective(
+                beta=self.beta,
+                clip=self.clip,
+                step_reduction=self.step_reduction,
+                pairs=self.pairs,
+            ),
+        )
