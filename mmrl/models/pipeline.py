@@ -30,6 +30,7 @@ ADAPTERS = {
     "HunyuanVideo15Pipeline": "mmrl.models.hunyuan_video15:HunyuanVideo15Model",
     "QwenImagePipeline": "mmrl.models.qwen_image:QwenImageModel",
     "StableDiffusion3Pipeline": "mmrl.models.sd3:Sd3Model",
+    "WanImageToVideoPipeline": "mmrl.models.wan_i2v:WanImageToVideoModel",
     "WanPipeline": "mmrl.models.wan:WanModel",
 }
 """Adapter of every pipeline class that model_index.json may name."""
@@ -86,15 +87,23 @@ def save_pipeline(pipeline: DiffusionPipeline, folder: Path) -> None:
     """The whole pipeline, or with adapters in its denoiser what `load_lora_weights` reads.
 
     A pipeline without that method reads it with
-    `transformer.load_lora_adapter(folder, prefix=None, use_safetensors=True)`.
+    `transformer.load_lora_adapter(folder, prefix=None, use_safetensors=True)`. The adapter of a
+    second denoiser lies in `transformer_2/`, for `load_into_transformer_2=True`.
     """
-    module = pipeline.transformer
-    if not has_lora(module):
+    parts = {
+        name: part
+        for name, part in pipeline.components.items()
+        if name.startswith("transformer") and part is not None
+    }
+    if not any(has_lora(part) for part in parts.values()):
         pipeline.save_pretrained(folder, safe_serialization=True)
-    elif isinstance(pipeline, LoraBaseMixin):
-        save_lora(pipeline, module, folder)
-    else:
-        module.save_lora_adapter(folder)
+        return
+    for name, part in parts.items():
+        place = folder if name == "transformer" else folder / name
+        if isinstance(pipeline, LoraBaseMixin):
+            save_lora(pipeline, part, place)
+        else:
+            part.save_lora_adapter(place)
 
 
 def save_lora(pipeline: LoraBaseMixin, module: nn.Module, folder: Path) -> None:

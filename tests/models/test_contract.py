@@ -15,10 +15,9 @@ from mmrl.policies.noise import GroupNoise
 from mmrl.policies.video import Sampling, VideoPolicy
 from mmrl.trust_region.weights import trainable
 from mmrl.types import Prompt
-from tests.models.tiny_pipelines import FAMILIES, STEPS, Family, own_call, save
+from tests.models.tiny_pipelines import FAMILIES, STEPS, Family, first_frame, own_call, save
 
-PROMPT = Prompt('a red "three" moving left')
-OTHER = Prompt("a blue three moving up")
+PROMPT, OTHER = 'a red "three" moving left', "a blue three moving up"
 NAMES = sorted(FAMILIES)
 WITH_GUIDANCE = [(name, guidance) for name in NAMES for guidance in FAMILIES[name].guidances]
 
@@ -26,6 +25,10 @@ WITH_GUIDANCE = [(name, guidance) for name in NAMES for guidance in FAMILIES[nam
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: save(FAMILIES[name], tmp_path_factory.mktemp(name)) for name in NAMES}
+
+
+def asked(folder: Path, *texts: str) -> list[Prompt]:
+    return [Prompt(text, images=(first_frame(folder),)) for text in texts]
 
 
 def policy(folder: Path, family: Family, guidance: float = 1.0) -> VideoPolicy:
@@ -47,7 +50,7 @@ def first_noise(shape: tuple[int, int, int, int]) -> torch.Tensor:
 @pytest.mark.parametrize("name", NAMES)
 def test_replay_repeats_the_sampler_bit_for_bit(name: str, folders: dict[str, Path]) -> None:
     ours = policy(folders[name], FAMILIES[name], guidance=2.0)
-    rollout = ours.rollout([PROMPT, OTHER], 2, [1, 2])
+    rollout = ours.rollout(asked(folders[name], PROMPT, OTHER), 2, [1, 2])
     replayed, sampled = ours.evaluate(rollout)["denoise"], rollout.behavior["denoise"]
     assert torch.equal(replayed.log_probs, sampled.log_probs)
     assert torch.equal(replayed.mean, sampled.mean)
@@ -66,10 +69,10 @@ def test_deterministic_sampling_equals_the_pipelines_own_call(
     noise = first_noise(ours.model.latent_shape)
     schedule, plan = ours.schedule(STEPS), StepPlan.deterministic(STEPS)
     with torch.no_grad():
-        [(_, path)] = ours.paths([PROMPT], 1, [7], schedule, plan)
-    video = ours.sample([PROMPT], [7])[0].video
+        [(_, path)] = ours.paths(asked(folders[name], PROMPT), 1, [7], schedule, plan)
+    video = ours.sample(asked(folders[name], PROMPT), [7])[0].video
     latents, frames = (
-        own_call(family, folders[name], PROMPT.text, noise, guidance=guidance, output=output)
+        own_call(family, folders[name], PROMPT, noise, guidance=guidance, output=output)
         for output in ("latent", "pt")
     )
     assert (latents - noise).abs().mean() > 1e-2
@@ -81,7 +84,7 @@ def test_deterministic_sampling_equals_the_pipelines_own_call(
 @pytest.mark.parametrize("name", NAMES)
 def test_the_prompt_changes_the_video(name: str, folders: dict[str, Path]) -> None:
     ours = policy(folders[name], FAMILIES[name])
-    one, other = ours.sample([PROMPT, OTHER], [7, 7])
+    one, other = ours.sample(asked(folders[name], PROMPT, OTHER), [7, 7])
     assert not torch.equal(one.video, other.video)
 
 
@@ -93,7 +96,7 @@ def test_decoding_equals_the_pipelines_own_and_has_a_gradient(
     ours = policy(folders[name], family)
     noise = first_noise(ours.model.latent_shape)
     latents, frames = (
-        own_call(family, folders[name], PROMPT.text, noise, guidance=1.0, output=output)
+        own_call(family, folders[name], PROMPT, noise, guidance=1.0, output=output)
         for output in ("latent", "pt")
     )
     latents = latents.clone().requires_grad_()
@@ -116,7 +119,10 @@ def test_an_exported_folder_loads_with_the_trained_weights(
     loaded = policy(tmp_path, family)
     for key, p in ours.module.named_parameters():
         assert torch.equal(p, loaded.module.get_parameter(key)), key
-    assert torch.equal(loaded.sample([PROMPT], [3])[0].video, ours.sample([PROMPT], [3])[0].video)
+    assert torch.equal(
+        loaded.sample(asked(folders[name], PROMPT), [3])[0].video,
+        ours.sample(asked(folders[name], PROMPT), [3])[0].video,
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -125,18 +131,20 @@ def test_lora_starts_as_the_identity_and_its_export_is_what_diffusers_loads(
 ) -> None:
     family = FAMILIES[name]
     ours = policy(folders[name], family)
-    plain = ours.sample([PROMPT], [3])[0].video
+    plain = ours.sample(asked(folders[name], PROMPT), [3])[0].video
     add_lora(ours.module, LoraConfig(rank=2, alpha=4, targets=family.lora), seed=0)
-    assert torch.equal(ours.sample([PROMPT], [3])[0].video, plain)
+    assert torch.equal(ours.sample(asked(folders[name], PROMPT), [3])[0].video, plain)
     learning = trainable(ours.module)
     assert learning and all("lora_" in key for key in learning)
     with torch.no_grad():
         for key, p in learning.items():
             if "lora_B" in key:
                 p.normal_(generator=torch.Generator().manual_seed(0))
-    changed = ours.sample([PROMPT], [3])[0].video
+    changed = ours.sample(asked(folders[name], PROMPT), [3])[0].video
     assert (changed - plain).abs().max() > 1e-3
     ours.save_pretrained(tmp_path)
     fresh = policy(folders[name], family)
     family.load_lora(fresh.model.pipeline, tmp_path)
-    torch.testing.assert_close(fresh.sample([PROMPT], [3])[0].video, changed, rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        fresh.sample(asked(folders[name], PROMPT), [3])[0].video, changed, rtol=0, atol=1e-4
+    )
