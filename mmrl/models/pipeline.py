@@ -28,6 +28,8 @@ ADAPTERS = {
     "Flux2Pipeline": "mmrl.models.flux2:Flux2Model",
     "FluxPipeline": "mmrl.models.flux:FluxModel",
     "HunyuanVideo15Pipeline": "mmrl.models.hunyuan_video15:HunyuanVideo15Model",
+    "HunyuanVideoPipeline": "mmrl.models.hunyuan_video:HunyuanVideoModel",
+    "LTXPipeline": "mmrl.models.ltx:LtxModel",
     "QwenImagePipeline": "mmrl.models.qwen_image:QwenImageModel",
     "StableDiffusion3Pipeline": "mmrl.models.sd3:Sd3Model",
     "WanImageToVideoPipeline": "mmrl.models.wan_i2v:WanImageToVideoModel",

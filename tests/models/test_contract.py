@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -19,12 +20,13 @@ from tests.models.tiny_pipelines import FAMILIES, STEPS, Family, first_frame, ow
 
 PROMPT, OTHER = 'a red "three" moving left', "a blue three moving up"
 NAMES = sorted(FAMILIES)
+Folders = Callable[[str], Path]
 WITH_GUIDANCE = [(name, guidance) for name in NAMES for guidance in FAMILIES[name].guidances]
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return {name: save(FAMILIES[name], tmp_path_factory.mktemp(name)) for name in NAMES}
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    return cache(lambda name: save(FAMILIES[name], tmp_path_factory.mktemp(name)))
 
 
 def asked(folder: Path, *texts: str) -> list[Prompt]:
@@ -48,9 +50,9 @@ def first_noise(shape: tuple[int, int, int, int]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_replay_repeats_the_sampler_bit_for_bit(name: str, folders: dict[str, Path]) -> None:
-    ours = policy(folders[name], FAMILIES[name], guidance=2.0)
-    rollout = ours.rollout(asked(folders[name], PROMPT, OTHER), 2, [1, 2])
+def test_replay_repeats_the_sampler_bit_for_bit(name: str, folders: Folders) -> None:
+    ours = policy(folders(name), FAMILIES[name], guidance=2.0)
+    rollout = ours.rollout(asked(folders(name), PROMPT, OTHER), 2, [1, 2])
     replayed, sampled = ours.evaluate(rollout)["denoise"], rollout.behavior["denoise"]
     assert torch.equal(replayed.log_probs, sampled.log_probs)
     assert torch.equal(replayed.mean, sampled.mean)
@@ -61,18 +63,18 @@ def test_replay_repeats_the_sampler_bit_for_bit(name: str, folders: dict[str, Pa
 
 @pytest.mark.parametrize(("name", "guidance"), WITH_GUIDANCE)
 def test_deterministic_sampling_equals_the_pipelines_own_call(
-    name: str, guidance: float, folders: dict[str, Path]
+    name: str, guidance: float, folders: Folders
 ) -> None:
     """Same first noise and noise levels, CFG as one batch against CFG as two, same decoder."""
     family = FAMILIES[name]
-    ours = policy(folders[name], family, guidance)
+    ours = policy(folders(name), family, guidance)
     noise = first_noise(ours.model.latent_shape)
     schedule, plan = ours.schedule(STEPS), StepPlan.deterministic(STEPS)
     with torch.no_grad():
-        [(_, path)] = ours.paths(asked(folders[name], PROMPT), 1, [7], schedule, plan)
-    video = ours.sample(asked(folders[name], PROMPT), [7])[0].video
+        [(_, path)] = ours.paths(asked(folders(name), PROMPT), 1, [7], schedule, plan)
+    video = ours.sample(asked(folders(name), PROMPT), [7])[0].video
     latents, frames = (
-        own_call(family, folders[name], PROMPT, noise, guidance=guidance, output=output)
+        own_call(family, folders(name), PROMPT, noise, guidance=guidance, output=output)
         for output in ("latent", "pt")
     )
     assert (latents - noise).abs().mean() > 1e-2
@@ -82,21 +84,19 @@ def test_deterministic_sampling_equals_the_pipelines_own_call(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_prompt_changes_the_video(name: str, folders: dict[str, Path]) -> None:
-    ours = policy(folders[name], FAMILIES[name])
-    one, other = ours.sample(asked(folders[name], PROMPT, OTHER), [7, 7])
+def test_the_prompt_changes_the_video(name: str, folders: Folders) -> None:
+    ours = policy(folders(name), FAMILIES[name])
+    one, other = ours.sample(asked(folders(name), PROMPT, OTHER), [7, 7])
     assert not torch.equal(one.video, other.video)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_decoding_equals_the_pipelines_own_and_has_a_gradient(
-    name: str, folders: dict[str, Path]
-) -> None:
+def test_decoding_equals_the_pipelines_own_and_has_a_gradient(name: str, folders: Folders) -> None:
     family = FAMILIES[name]
-    ours = policy(folders[name], family)
+    ours = policy(folders(name), family)
     noise = first_noise(ours.model.latent_shape)
     latents, frames = (
-        own_call(family, folders[name], PROMPT, noise, guidance=1.0, output=output)
+        own_call(family, folders(name), PROMPT, noise, guidance=1.0, output=output)
         for output in ("latent", "pt")
     )
     latents = latents.clone().requires_grad_()
@@ -108,10 +108,10 @@ def test_decoding_equals_the_pipelines_own_and_has_a_gradient(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_exported_folder_loads_with_the_trained_weights(
-    name: str, folders: dict[str, Path], tmp_path: Path
+    name: str, folders: Folders, tmp_path: Path
 ) -> None:
     family = FAMILIES[name]
-    ours = policy(folders[name], family)
+    ours = policy(folders(name), family)
     with torch.no_grad():
         for p in trainable(ours.module).values():
             p.add_(0.01)
@@ -120,31 +120,31 @@ def test_an_exported_folder_loads_with_the_trained_weights(
     for key, p in ours.module.named_parameters():
         assert torch.equal(p, loaded.module.get_parameter(key)), key
     assert torch.equal(
-        loaded.sample(asked(folders[name], PROMPT), [3])[0].video,
-        ours.sample(asked(folders[name], PROMPT), [3])[0].video,
+        loaded.sample(asked(folders(name), PROMPT), [3])[0].video,
+        ours.sample(asked(folders(name), PROMPT), [3])[0].video,
     )
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_lora_starts_as_the_identity_and_its_export_is_what_diffusers_loads(
-    name: str, folders: dict[str, Path], tmp_path: Path
+    name: str, folders: Folders, tmp_path: Path
 ) -> None:
     family = FAMILIES[name]
-    ours = policy(folders[name], family)
-    plain = ours.sample(asked(folders[name], PROMPT), [3])[0].video
+    ours = policy(folders(name), family)
+    plain = ours.sample(asked(folders(name), PROMPT), [3])[0].video
     add_lora(ours.module, LoraConfig(rank=2, alpha=4, targets=family.lora), seed=0)
-    assert torch.equal(ours.sample(asked(folders[name], PROMPT), [3])[0].video, plain)
+    assert torch.equal(ours.sample(asked(folders(name), PROMPT), [3])[0].video, plain)
     learning = trainable(ours.module)
     assert learning and all("lora_" in key for key in learning)
     with torch.no_grad():
         for key, p in learning.items():
             if "lora_B" in key:
                 p.normal_(generator=torch.Generator().manual_seed(0))
-    changed = ours.sample(asked(folders[name], PROMPT), [3])[0].video
+    changed = ours.sample(asked(folders(name), PROMPT), [3])[0].video
     assert (changed - plain).abs().max() > 1e-3
     ours.save_pretrained(tmp_path)
-    fresh = policy(folders[name], family)
+    fresh = policy(folders(name), family)
     family.load_lora(fresh.model.pipeline, tmp_path)
     torch.testing.assert_close(
-        fresh.sample(asked(folders[name], PROMPT), [3])[0].video, changed, rtol=0, atol=1e-4
+        fresh.sample(asked(folders(name), PROMPT), [3])[0].video, changed, rtol=0, atol=1e-4
     )

@@ -1,0 +1,139 @@
+"""LTX-Video: the real diffusers pipeline as encode, velocity and decode."""
+
+# pyright: reportCallIssue=false, reportArgumentType=false, reportAttributeAccessIssue=false
+# pyright: reportOptionalMemberAccess=false, reportReturnType=false
+# (the libraries behind this adapter type their own returns loosely)
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from diffusers import LTXPipeline
+from diffusers.pipelines.ltx.pipeline_ltx import calculate_shift
+from einops import rearrange
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from mmrl.diffusion.sampler import NetworkOutput, Schedule
+from mmrl.models.image import TextCache, linear_levels, own_schedule
+from mmrl.models.pipeline import latent_grid, load_frozen, save_pipeline
+from mmrl.policies.video_model import Conditioning, Latents, VideoSize
+
+
+@dataclass
+class LtxModel:
+    """The parts of an LTXPipeline that sampling and replay call."""
+
+    pipeline: LTXPipeline
+    size: VideoSize
+    frame_rate: float = 25.0
+    """Frames a second that the positions tell the network of; LTXPipeline's default."""
+    output: NetworkOutput = "velocity"
+    _texts: TextCache = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._texts = TextCache(self._encode)
+
+    @classmethod
+    def from_pretrained(cls, path: str, size: VideoSize, *, dtype: torch.dtype) -> LtxModel:
+        """Load a folder (or hub id); everything but the transformer is frozen."""
+        return cls(load_frozen(LTXPipeline, path, dtype), size)
+
+    @property
+    def module(self) -> nn.Module:
+        """The transformer: what is trained."""
+        return self.pipeline.transformer
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int, int]:
+        """Channels, frames, height and width of one video's latents, not packed."""
+        pipeline = self.pipeline
+        return latent_grid(
+            self.size,
+            pipeline.transformer.config.in_channels,
+            time=pipeline.vae_temporal_compression_ratio,
+            space=pipeline.vae_spatial_compression_ratio,
+        )
+
+    def to(self, device: torch.device) -> None:
+        """Move every part."""
+        self.pipeline.to(device)
+
+    def encode(self, texts: Sequence[str]) -> Conditioning:
+        """T5's embeddings and their mask."""
+        return self._texts(texts, self.pipeline.transformer.device)
+
+    def _encode(self, texts: list[str]) -> Mapping[str, Shaped[Tensor, "B ..."]]:
+        found, mask, _, _ = self.pipeline.encode_prompt(
+            texts,
+            do_classifier_free_guidance=False,
+            max_sequence_length=self.size.max_sequence_length,
+            device=self.pipeline.transformer.device,
+        )
+        return {"encoder_hidden_states": found, "encoder_attention_mask": mask}
+
+    def predict(self, x: Latents, timestep: float, conditioning: Conditioning) -> Latents:
+        """v = noise - data, in float32. Every latent pixel is a token; positions are in seconds."""
+        transformer, (frames, height, width) = self.pipeline.transformer, x.shape[2:]
+        time = self.pipeline.vae_temporal_compression_ratio / self.frame_rate
+        space = self.pipeline.vae_spatial_compression_ratio
+        out = transformer(
+            hidden_states=pack(x).to(transformer.dtype),
+            encoder_hidden_states=conditioning.tensors["encoder_hidden_states"].to(
+                transformer.dtype
+            ),
+            encoder_attention_mask=conditioning.tensors["encoder_attention_mask"],
+            timestep=torch.full((len(x),), timestep, device=x.device),
+            num_frames=frames,
+            height=height,
+            width=width,
+            rope_interpolation_scale=(time, space, space),
+            return_dict=False,
+        )
+        return unpack(out[0], height, width).float()
+
+    def schedule(self, num_steps: int, shift: float | None) -> Schedule:
+        """The shifted grid, or the pipeline's own, whose shift depends on the number of tokens."""
+        if shift is not None:
+            return Schedule.shifted(num_steps, shift)
+        _, frames, height, width = self.latent_shape
+        config = self.pipeline.scheduler.config
+        mu = calculate_shift(
+            frames * height * width,
+            config.get("base_image_seq_len", 256),
+            config.get("max_image_seq_len", 4096),
+            config.get("base_shift", 0.5),
+            config.get("max_shift", 1.15),
+        )
+        levels = linear_levels(num_steps)
+        return own_schedule(self.pipeline.scheduler, num_steps, levels=levels, mu=mu)
+
+    def decode(self, latents: Latents) -> Float[Tensor, "B F 3 H W"]:
+        """RGB in [0, 1] by the pipeline's own rule: latents * std / scale + mean, VAE.
+
+        A VAE that also denoises (0.9.1 and later) is told timestep 0, the pipeline's default.
+        """
+        vae = self.pipeline.vae
+        codes = self.pipeline._denormalize_latents(
+            latents.to(vae.device), vae.latents_mean, vae.latents_std, vae.config.scaling_factor
+        ).to(vae.dtype)
+        timestep = codes.new_zeros(len(codes)) if vae.config.timestep_conditioning else None
+        video = vae.decode(codes, timestep, return_dict=False)[0]
+        return self.pipeline.video_processor.postprocess_video(video, output_type="pt").float()
+
+    def save_pretrained(self, folder: Path) -> None:
+        """The whole pipeline, or with LoRA only the adapter that `load_lora_weights` reads."""
+        save_pipeline(self.pipeline, folder)
+
+
+def pack(latents: Latents) -> Float[Tensor, "B S C"]:
+    """A token a latent pixel, frame by frame."""
+    return rearrange(latents, "b c f h w -> b (f h w) c")
+
+
+def unpack(tokens: Float[Tensor, "B S C"], height: int, width: int) -> Latents:
+    """The inverse of `pack`."""
+    return rearrange(tokens, "b (f h w) c -> b c f h w", h=height, w=width)
