@@ -25,6 +25,8 @@ class Replayed:
     latest: dict[int, Actions] = field(default_factory=dict)
     latest_at: int = -1
     """Optimizer steps done when `latest` was computed."""
+    anchors: dict[tuple[str, int, int], tuple[int, Actions]] = field(default_factory=dict)
+    """Version and likelihoods of an anchor, by its name, first row and first decision."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def _accumulate_part(
     constant: Actions = {kind: stats.detach() for kind, stats in actions.items()}
     known = replayed.behavior.get(start)
     metrics: Metrics = {} if known else {"rollout/log_prob_gap": log_prob_gap(constant, batch)}
-    first = {kind: stats.decisions(part) for kind, stats in known.items()} if known else constant
+    first = cut_decisions(known, part) if known else constant
     batch = replace(batch, behavior=first)
     total, found = objective_and_penalty(recipe, state, actions, anchors, batch, advantages)
     if total.requires_grad:
@@ -123,7 +125,7 @@ def _accumulate_coupled(
     for part in parts:
         cut = batch.decisions(part)
         actions = recipe.policy.evaluate(cut)
-        replay = replace(cut, behavior={k: s.decisions(part) for k, s in constant.items()})
+        replay = replace(cut, behavior=cut_decisions(constant, part))
         gap = log_prob_gap({kind: stats.detach() for kind, stats in actions.items()}, replay)
         add_metrics(metrics, {"rollout/log_prob_gap": gap})
         pull(leaves, actions, part).backward()
@@ -164,6 +166,11 @@ def decision_parts(recipe: Recipe, batch: Rollout) -> Iterator[slice]:
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 
+def cut_decisions(actions: Actions, part: slice) -> Actions:
+    """The same table for some decisions."""
+    return {kind: stats.decisions(part) for kind, stats in actions.items()}
+
+
 def join_decisions(parts: Sequence[Actions]) -> Actions:
     """One table out of consecutive parts."""
     return {kind: concat_stats([part[kind] for part in parts], dim=1) for kind in parts[0]}
@@ -187,17 +194,21 @@ def evaluate_anchors(
     """Likelihoods of the batch under every anchor.
 
     The stepwise anchor holds the weights of the previous pass, so on a second pass over the same
-    rows its likelihoods are already known.
+    rows its likelihoods are already known; another anchor's are, unless it moved in between.
     """
     found: dict[str, Actions] = {}
     for name, anchor in state.anchors.items():
-        known = name == "stepwise" and replayed.latest_at == anchor.moved_at
-        if known and start in replayed.latest:
-            latest = replayed.latest[start]
-            found[name] = {kind: stats.decisions(part) for kind, stats in latest.items()}
-            continue
-        with using(recipe.policy.module, anchor.weights):
-            found[name] = recipe.policy.evaluate(batch)
+        key = (name, start, part.start)
+        version, known = replayed.anchors.get(key, (-1, None))
+        if name == "stepwise":
+            latest = replayed.latest.get(start) if replayed.latest_at == anchor.moved_at else None
+            version, known = anchor.version, latest and cut_decisions(latest, part)
+        if known is None or version != anchor.version:
+            with using(recipe.policy.module, anchor.weights):
+                known = recipe.policy.evaluate(batch)
+            if name != "stepwise":
+                replayed.anchors[key] = (anchor.version, known)
+        found[name] = known
     return found
 
 

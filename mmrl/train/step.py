@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -142,8 +143,16 @@ def _observe(recipe: Recipe, state: TrainState, name: str, totals: Metrics, samp
 
 
 def set_lr(state: TrainState, config: TrainConfig) -> None:
-    """lr * min(1, (updates + 1) / warmup_steps)."""
-    warmup = config.optimizer.warmup_steps
-    share = min(1.0, (state.updates + 1) / warmup) if warmup else 1.0
+    """Put the rate of the coming optimizer step in force."""
+    share = lr_share(config, state.updates)
     for group in state.optimizer.param_groups:
         group["lr"] = config.optimizer.lr * share
+
+
+def lr_share(config: TrainConfig, updates: int) -> float:
+    """min(1, (n + 1) / warmup_steps) times 1, 1 - u or (1 + cos(pi u)) / 2, u = n / all steps."""
+    optimizer = config.optimizer
+    warmup = min(1.0, (updates + 1) / optimizer.warmup_steps) if optimizer.warmup_steps else 1.0
+    done = min(1.0, updates / (config.steps * config.updates_per_rollout))
+    falling = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
+    return warmup * falling[optimizer.decay]

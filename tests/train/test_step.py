@@ -9,12 +9,12 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from mmrl.recipe import Recipe
+from mmrl.recipe import Recipe, TrainConfig
 from mmrl.train.accumulate import Replayed, accumulate
 from mmrl.train.loop import initial_state, load_config
 from mmrl.train.ranks import Ranks
 from mmrl.train.state import TrainState
-from mmrl.train.step import train_step, update, weigh_globally
+from mmrl.train.step import lr_share, train_step, update, weigh_globally
 from mmrl.trust_region.weights import trainable
 from mmrl.types import Rollout
 from tests.tiny import video_config, vlm_config
@@ -186,3 +186,24 @@ def test_weights_of_all_ranks_add_to_one_mean(folder: Path) -> None:
     recipe, state, _ = make("vlm", folder)
     rollout = weigh_globally(roll(recipe, state), RANKS)
     assert rollout.weights["token"].sum().item() == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("decay", "shares"),
+    [
+        ("constant", [0.5, 1.0, 1.0, 1.0]),
+        ("linear", [0.5, 0.75, 0.5, 0.25]),
+        ("cosine", [0.5, 0.853553, 0.5, 0.146447]),
+    ],
+)
+def test_the_rate_warms_up_then_falls_over_all_optimizer_steps(
+    decay: str, shares: list[float]
+) -> None:
+    """Two rollouts of two updates, a warm-up of two."""
+    optimizer = {"lr": 1.0, "warmup_steps": 2, "decay": decay}
+    config = TrainConfig.model_validate(
+        {"steps": 2, "prompts_per_step": 1, "rows": 2, "updates_per_rollout": 2}
+        | {"optimizer": optimizer}
+    )
+    found = [lr_share(config, updates) for updates in range(4)]
+    assert found == pytest.approx(shares, abs=1e-6)

@@ -1,0 +1,119 @@
+"""Reward against samples of eight methods: `python benchmarks/video_methods.py FOLDER [--steps N]`.
+
+Every method aligns assets/tiny-wan with the same rewards, prompts, videos a step, optimizer steps
+and learning rate, three seeds each; held-out prompts are scored before and after. Writes
+FOLDER/results.json and prints the table of docs/performance.md; `mmrl report FOLDER` draws the
+curves. Runs that are there already are kept, so a stopped benchmark goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import mean
+
+SAGE = ["sampling.trained_steps=random", "sampling.trained_count=4"]
+METHODS = {
+    "sage_fixed": ("sage_grpo", SAGE),
+    "sage_released": (
+        "sage_grpo",
+        [
+            "sampling={transition: sage, num_steps: 10, eta: 0.5, shift: 3.0, variant: released, "
+            "last_step: trained}",
+            "trust_region={periodic: {coefficient: 1.0e-5, refresh_every: 10}, "
+            "stepwise: {coefficient: 1.0e-6}}",
+        ],
+    ),
+    "flow_grpo": ("flow_grpo", []),
+    "dance_grpo": ("dance_grpo", []),
+    "cps": ("flow_cps", []),
+    "bridge": ("flow_cps", ["sampling.transition=bridge"]),
+    "prdp": ("prdp", []),
+    "nft": ("diffusion_nft", ["train.updates_per_rollout=2"]),
+}
+METRICS = ("reward", "pick_score", "smoothness")
+
+
+def main() -> None:
+    """Run what is missing, then print the table."""
+    parser = argparse.ArgumentParser(description="Compare video methods at one budget.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    arguments = parser.parse_args()
+    jobs = [(name, seed) for seed in range(arguments.seeds) for name in METHODS]
+    with ThreadPoolExecutor(arguments.workers) as pool:
+        list(pool.map(lambda job: run(arguments.folder, arguments.steps, *job), jobs))
+    results = {name: collect(arguments.folder, name, arguments.seeds) for name in METHODS}
+    (arguments.folder / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+    print_table(results)
+
+
+def run(folder: Path, steps: int, name: str, seed: int) -> None:
+    """One training in a process of its own, one thread."""
+    output = folder / f"{name}-{seed}"
+    if (output / "model").exists():
+        return
+    pipeline, changes = METHODS[name]
+    budget = ["train.prompts_per_step=8", "group_size=8", "train.rows=64", f"train.steps={steps}"]
+    budget += ["train.optimizer.lr=2.0e-4", f"train.seed={seed}", f"output={output}"]
+    command = ["train", f"configs/{pipeline}/tiny.yaml", *budget, *changes]
+    if (output / "config.yaml").exists():
+        command = ["resume", str(output)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "mmrl", *command],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{name}, seed {seed}: {done.stderr[-2000:]}")
+    print(f"{name}, seed {seed}: done", file=sys.stderr, flush=True)
+
+
+def collect(folder: Path, name: str, seeds: int) -> list[dict]:
+    """Held-out means before and after, and seconds of training, a seed each."""
+    found = []
+    for seed in range(seeds):
+        run_folder = folder / f"{name}-{seed}"
+        tree = json.loads((run_folder / "evaluation.json").read_text("utf-8"))
+        rows = (run_folder / "metrics.jsonl").read_text("utf-8").splitlines()
+        times = ("time/rollout", "time/reward", "time/update")
+        found.append(
+            {
+                metric: [tree[when][metric]["mean"] for when in ("before", "after")]
+                for metric in METRICS
+            }
+            | {"seconds": sum(json.loads(row)[key] for row in rows for key in times)}
+        )
+    return found
+
+
+def print_table(results: dict[str, list[dict]]) -> None:
+    """Means over seeds, with the smallest and largest seed of the reward."""
+    print("| method | reward after | seeds | PickScore | smoothness | seconds |")
+    print("|---|---|---|---|---|---|")
+    first = next(iter(results.values()))[0]
+    before = " | ".join(f"{first[metric][0]:.3f}" for metric in METRICS[1:])
+    print(f"| before | {first['reward'][0]:.3f} | | {before} | |")
+    ranked = sorted(results.items(), key=lambda item: -mean(one["reward"][1] for one in item[1]))
+    for name, seeds in ranked:
+        after = {metric: [one[metric][1] for one in seeds] for metric in METRICS}
+        reward = after["reward"]
+        print(
+            f"| {name} | **{mean(reward):.3f}** | {min(reward):.3f} to {max(reward):.3f} "
+            f"| {mean(after['pick_score']):.3f} | {mean(after['smoothness']):.3f} "
+            f"| {mean(one['seconds'] for one in seeds):.0f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
