@@ -29,6 +29,7 @@ ADAPTERS = {
     "FluxPipeline": "mmrl.models.flux:FluxModel",
     "HunyuanVideo15Pipeline": "mmrl.models.hunyuan_video15:HunyuanVideo15Model",
     "HunyuanVideoPipeline": "mmrl.models.hunyuan_video:HunyuanVideoModel",
+    "LTX2Pipeline": "mmrl.models.ltx2:Ltx2Model",
     "LTXPipeline": "mmrl.models.ltx:LtxModel",
     "QwenImagePipeline": "mmrl.models.qwen_image:QwenImageModel",
     "StableDiffusion3Pipeline": "mmrl.models.sd3:Sd3Model",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import ClassifierFreeGuidance, DiffusionPipeline
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from mmrl.policies.video_model import VideoSize
 from tests.models.tiny_builders import cogvideox, hunyuan_video, hunyuan_video15, ltx
+from tests.models.tiny_ltx2 import guided_alike, ltx2, state_of, streams
 from tests.models.tiny_wan import wan21_i2v, wan22_5b, wan22_a14b
 
 STEPS = 4
@@ -32,8 +34,10 @@ class Family:
     lora: tuple[str, ...]
     prepare: Callable[[DiffusionPipeline, float], Call]
     """Arguments of the pipeline's own call for a guidance, and what must be set on it before."""
-    to_theirs: Callable[[Tensor], Tensor] = lambda latents: latents
-    to_ours: Callable[[Tensor], Tensor] = lambda latents: latents
+    given: Callable[[Tensor], Mapping[str, Tensor]] = lambda state: {"latents": state}
+    """The first state as arguments of the call."""
+    found: Callable[[Any], Tensor] = lambda output: output.frames
+    """The last state out of what the call returns."""
     guidances: tuple[float, ...] = (1.0, 3.0)
     flow: bool = True
     image: bool = False
@@ -49,9 +53,8 @@ def guided_by_guider(pipeline: DiffusionPipeline, guidance: float) -> Call:
     return {}
 
 
-def frames_first(latents: Tensor) -> Tensor:
-    """Its own inverse."""
-    return latents.transpose(1, 2)
+def frames_first(state: Tensor) -> dict[str, Tensor]:
+    return {"latents": state.transpose(1, 2)}
 
 
 def guided_at_length(length: int) -> Callable[[DiffusionPipeline, float], Call]:
@@ -69,13 +72,13 @@ def guided_twice(pipeline: DiffusionPipeline, guidance: float) -> Call:
     return {"true_cfg_scale": guidance, "guidance_scale": 6.0, "max_sequence_length": 8}
 
 
-def packed(latents: Tensor) -> Tensor:
-    return rearrange(latents, "b c f h w -> b (f h w) c")
+def packed(state: Tensor) -> dict[str, Tensor]:
+    return {"latents": rearrange(state, "b c f h w -> b (f h w) c")}
 
 
-def unpacked(tokens: Tensor) -> Tensor:
+def unpacked(output) -> Tensor:
     """Of latents two rows high and two columns wide."""
-    return rearrange(tokens, "b (f h w) c -> b c f h w", h=2, w=2)
+    return rearrange(output.frames, "b (f h w) c -> b c f h w", h=2, w=2)
 
 
 COGVIDEOX = Family(
@@ -83,8 +86,8 @@ COGVIDEOX = Family(
     VideoSize(num_frames=9, height=32, width=16, max_sequence_length=8),
     ("to_q", "to_out.0"),
     guided_at_length(8),
-    to_theirs=frames_first,
-    to_ours=frames_first,
+    given=frames_first,
+    found=lambda output: output.frames.transpose(1, 2),
     flow=False,
 )
 WAN22_5B = Family(
@@ -126,8 +129,16 @@ FAMILIES |= {
         VideoSize(num_frames=5, height=32, width=32, max_sequence_length=8),
         ("to_q", "to_out.0"),
         guided_at_length(8),
-        to_theirs=packed,
-        to_ours=unpacked,
+        given=packed,
+        found=unpacked,
+    ),
+    "ltx2": Family(
+        ltx2,
+        VideoSize(num_frames=5, height=32, width=32, max_sequence_length=8),
+        ("to_q", "to_out.0"),
+        guided_alike,
+        given=streams,
+        found=state_of,
     ),
     "wan22_5b": WAN22_5B,
     "wan22_5b_i2v": replace(WAN22_5B, build=partial(wan22_5b, I2V), image=True),
@@ -176,9 +187,9 @@ def own_call(
         height=size.height,
         width=size.width,
         num_inference_steps=STEPS,
-        latents=family.to_theirs(noise),
+        **family.given(noise),
         output_type=output,
         **family.prepare(pipeline, guidance),
         **({"image": Image.open(first_frame(folder))} if family.image else {}),
-    ).frames
-    return family.to_ours(found) if output == "latent" else found[0]
+    )
+    return family.found(found) if output == "latent" else found.frames[0]
