@@ -33,10 +33,12 @@ def asked(folder: Path, *texts: str) -> list[Prompt]:
     return [Prompt(text, images=(first_frame(folder),)) for text in texts]
 
 
-def policy(folder: Path, family: Family, guidance: float = 1.0) -> VideoPolicy:
+def policy(
+    folder: Path, family: Family, guidance: float = 1.0, dtype: torch.dtype = torch.float32
+) -> VideoPolicy:
     kind, eta = ("sage", 0.5) if family.flow else ("bridge", 1.0)
     return VideoPolicy(
-        load_video_model(str(folder), family.size, dtype=torch.float32),
+        load_video_model(str(folder), family.size, dtype=dtype),
         Sampling(kind, num_steps=STEPS, eta=eta, shift=None, guidance=guidance),
         lambda _: StepPlan.all(STEPS),
         rows=4,
@@ -59,6 +61,19 @@ def test_replay_repeats_the_sampler_bit_for_bit(name: str, folders: Folders) -> 
     assert torch.isfinite(sampled.log_probs).all()
     replayed.log_probs.sum().backward()
     assert any(p.grad is not None and p.grad.any() for p in ours.module.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_half_precision_network_takes_float32_steps_and_replays_them(
+    name: str, folders: Folders
+) -> None:
+    ours = policy(folders(name), FAMILIES[name], guidance=2.0, dtype=torch.bfloat16)
+    rollout = ours.rollout(asked(folders(name), PROMPT), 2, [1])
+    replayed, sampled = ours.evaluate(rollout)["denoise"], rollout.behavior["denoise"]
+    assert sampled.mean is not None and sampled.mean.dtype == torch.float32
+    assert torch.equal(replayed.log_probs, sampled.log_probs)
+    assert torch.isfinite(sampled.log_probs).all()
+    assert rollout.samples[0].video.dtype == torch.float32
 
 
 @pytest.mark.parametrize(("name", "guidance"), WITH_GUIDANCE)
