@@ -95,7 +95,7 @@ def step_transition(
 
     A DDPM model has one family of steps, DDIM(eta); `ode` is its eta = 0.
     """
-    work = torch.promote_types(x.dtype, torch.float32)
+    work = torch.promote_types(torch.promote_types(x.dtype, velocity.dtype), torch.float32)
     levels = sigmas.tolist()
     if output != "velocity":
         return ddim_transition(

@@ -125,9 +125,9 @@ def _accumulate_coupled(
     for part in parts:
         cut = batch.decisions(part)
         actions = recipe.policy.evaluate(cut)
-        replay = replace(cut, behavior=cut_decisions(constant, part))
-        gap = log_prob_gap({kind: stats.detach() for kind, stats in actions.items()}, replay)
-        add_metrics(metrics, {"rollout/log_prob_gap": gap})
+        if not known:
+            gap = log_prob_gap({kind: stats.detach() for kind, stats in actions.items()}, cut)
+            add_metrics(metrics, {"rollout/log_prob_gap": gap})
         pull(leaves, actions, part).backward()
     return Accumulated(constant, metrics)
 

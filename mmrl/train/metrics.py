@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jaxtyping import Float
@@ -74,6 +74,13 @@ def score_metrics(totals: Mapping[str, float]) -> Metrics:
             metrics[f"{name}/std"] = math.sqrt(max(total / count - mean**2, 0)) if count else mean
     metrics["frac_reward_zero_std"] = totals["flat_groups"] / max(totals["groups"], 1)
     return metrics
+
+
+def mean_metrics(passes: Sequence[Metrics]) -> Metrics:
+    """Mean of every number over the passes that report it."""
+    names = {name: None for found in passes for name in found}
+    told = {name: [found[name] for found in passes if name in found] for name in names}
+    return {name: sum(values) / len(values) for name, values in told.items()}
 
 
 def _moments(name: str, values: Float[Tensor, "P G"]) -> dict[str, float]:

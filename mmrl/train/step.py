@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mmrl.recipe import Recipe, TrainConfig
 from mmrl.train.accumulate import Replayed, accumulate, add_metrics
-from mmrl.train.metrics import score_metrics, score_sums
+from mmrl.train.metrics import mean_metrics, score_metrics, score_sums
 from mmrl.train.ranks import Ranks
 from mmrl.train.state import TrainState, anchor_config, coefficient
 from mmrl.trust_region.controller import initial_state, observe
@@ -40,11 +40,11 @@ def train_step(recipe: Recipe, state: TrainState, config: TrainConfig, ranks: Ra
     scored = time.perf_counter()
     metrics = score_metrics(ranks.totals(score_sums(scores, rewards)))
     replayed = Replayed()
-    for number in range(config.updates_per_rollout):
-        found = optimize(recipe, state, rollout, advantages, replayed, config, ranks)
-        share = 1 / config.updates_per_rollout
-        for name, value in found.items():
-            metrics[name] = metrics.get(name, 0.0) + share * value if number else share * value
+    passes = [
+        optimize(recipe, state, rollout, advantages, replayed, config, ranks)
+        for _ in range(config.updates_per_rollout)
+    ]
+    metrics |= mean_metrics(passes)
     state.step += 1
     done = time.perf_counter()
     return metrics | {
