@@ -27,6 +27,12 @@ class VideoPipelineConfig(PipelineConfig):
     """Of the network; step mathematics is float32 at least."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third more time."""
+    tile_vae: bool = False
+    """Decode in tiles, one video at a time: less memory, faint seams."""
+    compile: bool = False
+    """torch.compile the network: a slow first step, faster ones after it."""
+    eval_video: VideoConfig | None = None
+    """Size of the held-out videos, to train small and evaluate large; null: `video`."""
 
 
 def build_policy(
@@ -40,11 +46,18 @@ def build_policy(
         rows=config.train.rows,
         precision=config.precision,
         scales=scales,
+        tile_vae=config.tile_vae,
     )
+    if config.eval_video:
+        from mmrl.models.pipeline import at_size
+
+        policy.eval_model = at_size(policy.model, config.eval_video.size())
     if config.lora:
         add_lora(policy.module, config.lora, seed=config.train.seed)
     if config.gradient_checkpointing:
         policy.module.enable_gradient_checkpointing()  # pyright: ignore[reportCallIssue]
+    if config.compile:
+        policy.module.compile()
     return policy
 
 

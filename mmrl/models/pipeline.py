@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import is_dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TypeVar
@@ -39,17 +40,30 @@ ADAPTERS = {
 """Adapter of every pipeline class that model_index.json may name."""
 
 
-def load_video_model(path: str, size: VideoSize, *, dtype: torch.dtype) -> VideoModel:
+def load_video_model(
+    path: str, size: VideoSize, *, dtype: torch.dtype, tile_vae: bool = False
+) -> VideoModel:
     """The adapter that fits the pipeline in `path` (a folder or hub id), its parts loaded.
 
-    ConfigError where no adapter knows the pipeline's class.
+    `tile_vae` decodes in tiles, one video at a time. ConfigError where no adapter knows the
+    pipeline's class.
     """
     name = pipeline_class(path)
     if name not in ADAPTERS:
         known = ", ".join(sorted(ADAPTERS))
         raise ConfigError(f"{path} is a {name}; adapters exist for {known}", key="model")
     module, _, attribute = ADAPTERS[name].partition(":")
-    return getattr(import_module(module), attribute).from_pretrained(path, size, dtype=dtype)
+    model = getattr(import_module(module), attribute).from_pretrained(path, size, dtype=dtype)
+    if tile_vae:
+        model.pipeline.vae.enable_tiling()
+        model.pipeline.vae.enable_slicing()
+    return model
+
+
+def at_size(model: VideoModel, size: VideoSize) -> VideoModel:
+    """The same loaded parts asked for videos of another size."""
+    assert is_dataclass(model) and not isinstance(model, type)
+    return replace(model, size=size)
 
 
 def pipeline_class(path: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -108,6 +108,8 @@ class VideoPolicy:
     """Multiplier of each step's loss from the noise levels (SAGE's equalizer)."""
     decision_chunk: int | None = 1
     """Steps of one forward and backward pass in training: memory is that of one step."""
+    eval_model: VideoModel | None = None
+    """The same network at the size of evaluation; None: the size of training."""
     module: nn.Module = field(init=False)
 
     def __post_init__(self) -> None:
@@ -176,6 +178,8 @@ class VideoPolicy:
     @torch.no_grad()
     def sample(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[VideoSample]:
         """One video per prompt by the deterministic solver from the seed's first noise."""
+        if self.eval_model is not None:
+            return replace(self, model=self.eval_model, eval_model=None).sample(prompts, seeds)
         schedule = self.schedule(self.sampling.eval_steps or self.sampling.num_steps)
         if self.sampling.solver == "unipc":
             return self.as_samples(prompts, self._unipc(prompts, seeds))

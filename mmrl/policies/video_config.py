@@ -16,7 +16,7 @@ from mmrl.diffusion.plan import LastStep, StepPlan
 from mmrl.diffusion.transitions import TransitionKind, Variant
 from mmrl.policies.video import Sampling, VideoPolicy
 from mmrl.policies.video_model import VideoSize
-from mmrl.types import Turn
+from mmrl.types import FIRST_TURN, Turn
 
 Precision = Literal["float32", "bfloat16"]
 Scales = Callable[[Float[Tensor, " N1"]], Float[Tensor, " N"]]
@@ -31,6 +31,10 @@ class VideoConfig(Config):
     fps: float = Field(default=16.0, gt=0)
     max_sequence_length: int = Field(default=226, ge=1)
     """Text tokens, padded."""
+
+    def size(self) -> VideoSize:
+        """The same for a model's adapter."""
+        return VideoSize(self.num_frames, self.height, self.width, self.max_sequence_length)
 
 
 class GridConfig(Config):
@@ -78,6 +82,10 @@ class SamplingConfig(GridConfig):
             raise ConfigError(
                 f"trained_steps '{self.trained_steps}' needs a count", key="trained_count"
             )
+        try:
+            self.plan(FIRST_TURN)
+        except ValueError as error:
+            raise ConfigError(str(error), key="trained_steps") from error
         return self
 
     def plan(self, turn: Turn) -> StepPlan:
@@ -108,6 +116,7 @@ def build_video_policy(
     rows: int,
     precision: Precision,
     scales: Scales | None = None,
+    tile_vae: bool = False,
 ) -> VideoPolicy:
     """A diffusers pipeline as a policy; its transformer learns whole until LoRA is added.
 
@@ -115,8 +124,8 @@ def build_video_policy(
     """
     from mmrl.models.pipeline import load_video_model
 
-    size = VideoSize(video.num_frames, video.height, video.width, video.max_sequence_length)
-    loaded = load_video_model(model, size, dtype=getattr(torch, precision))
+    dtype = getattr(torch, precision)
+    loaded = load_video_model(model, video.size(), dtype=dtype, tile_vae=tile_vae)
     chosen = Sampling(
         kind="ode",
         num_steps=sampling.num_steps,
