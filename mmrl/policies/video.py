@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from mmrl.diffusion.plan import StepPlan
 from mmrl.diffusion.sampler import Path as SamplePath
 from mmrl.diffusion.sampler import Schedule, sample_path, step_transition
-from mmrl.diffusion.transitions import Transition, TransitionKind, Variant
-from mmrl.ops.gaussian import log_prob
+from mmrl.diffusion.transitions import TransitionKind, Variant
 from mmrl.ops.weights import per_decision
+from mmrl.policies.denoise import DenoiseReplay, join_steps, step_stats
 from mmrl.policies.noise import GroupNoise
 from mmrl.policies.solvers import unipc
 from mmrl.policies.video_model import Conditioning, ImageReader, Latents, VideoModel, guide
@@ -25,7 +25,6 @@ from mmrl.types import (
     FIRST_TURN,
     ActionKind,
     Actions,
-    ActionStats,
     Prompt,
     Rollout,
     Turn,
@@ -53,45 +52,6 @@ class Sampling:
     """Steps of the deterministic solver in `sample`; None: num_steps."""
     solver: Literal["euler", "unipc"] = "euler"
     """Solver of `sample`. Rollouts take first-order steps, whose law is known."""
-
-
-@dataclass(frozen=True)
-class DenoiseReplay:
-    """Transitions of the trained steps: x[s] -> x[s+1] for every s of `steps`."""
-
-    before: Float[Tensor, "B T C f h w"]
-    after: Float[Tensor, "B T C f h w"]
-    conditioning: Conditioning
-    steps: tuple[int, ...]
-
-    def rows(self, part: slice) -> DenoiseReplay:
-        """The same steps for some rows."""
-        told = self.conditioning.rows(part)
-        return DenoiseReplay(self.before[part], self.after[part], told, self.steps)
-
-    def decisions(self, part: slice) -> DenoiseReplay:
-        """Some of the steps for the same rows."""
-        before, after = self.before[:, part], self.after[:, part]
-        return DenoiseReplay(before, after, self.conditioning, self.steps[part])
-
-    @classmethod
-    def of(
-        cls, path: SamplePath, conditioning: Conditioning, steps: tuple[int, ...]
-    ) -> DenoiseReplay:
-        """The transitions of `steps` out of a sampled path."""
-        before = torch.stack([path.states[s] for s in steps], dim=1)
-        after = torch.stack([path.states[s + 1] for s in steps], dim=1)
-        return cls(before, after, conditioning, steps)
-
-    @classmethod
-    def concat(cls, parts: Sequence[DenoiseReplay]) -> DenoiseReplay:
-        """Rows of several chunks, one after the other."""
-        return cls(
-            torch.cat([part.before for part in parts]),
-            torch.cat([part.after for part in parts]),
-            Conditioning.concat([part.conditioning for part in parts]),
-            parts[0].steps,
-        )
 
 
 @dataclass
@@ -140,7 +100,7 @@ class VideoPolicy:
             videos += self.decode(path.states[-1])
             replays.append(DenoiseReplay.of(path, told, steps))
             behavior.append(
-                _stack([_stats(path.states[s + 1], path.transitions[s]) for s in steps])
+                join_steps([step_stats(path.states[s + 1], path.transitions[s]) for s in steps])
             )
         replay = DenoiseReplay.concat(replays)
         return Rollout(
@@ -172,8 +132,8 @@ class VideoPolicy:
                 variant=self.sampling.variant,
                 output=self.model.output,
             )
-            stats.append(_stats(replay.after[:, t], drawn))
-        return {"denoise": _stack(stats)}
+            stats.append(step_stats(replay.after[:, t], drawn))
+        return {"denoise": join_steps(stats)}
 
     @torch.no_grad()
     def sample(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[VideoSample]:
@@ -286,17 +246,3 @@ def first_images(prompts: Sequence[Prompt]) -> list[Path]:
         if not prompt.images:
             raise ValueError(f"this model starts from an image, and '{prompt.text}' has none")
     return [prompt.images[0] for prompt in prompts]
-
-
-def _stats(after: Latents, drawn: Transition | None) -> ActionStats:
-    """Likelihood of one transition, one decision wide."""
-    assert drawn is not None
-    mean, std = drawn.mean.flatten(1), drawn.std.expand(len(after))
-    found = log_prob(after.flatten(1), mean, drawn.std)
-    return ActionStats(found[:, None], mean[:, None], std[:, None])
-
-
-def _stack(stats: Sequence[ActionStats]) -> ActionStats:
-    means = torch.cat([s.mean for s in stats if s.mean is not None], dim=1)
-    scales = torch.cat([s.scale for s in stats if s.scale is not None], dim=1)
-    return ActionStats(torch.cat([s.log_probs for s in stats], dim=1), means, scales)
