@@ -104,23 +104,24 @@ class RewardTable:
         return {name: score(name, reward, samples) for name, reward in self.rewards.items()}
 
     def differentiable(self, samples: Sequence[Sample]) -> Float[Tensor, " B"]:
-        """sum weight * score of the trained rewards, with gradients to the pixels.
-
-        ConfigError names a trained reward that has none.
-        """
+        """sum weight * score of the trained rewards, with gradients to the pixels."""
+        self.check_differentiable()
         total = torch.zeros(len(samples))
         for name, weight in self.weights.items():
-            reward = self.rewards[name]
-            if weight == 0:
-                continue
-            if not (isinstance(reward, RewardConfig) and reward.differentiable):
+            if weight:
+                total = total + weight * self.rewards[name](samples)
+        return total
+
+    def check_differentiable(self) -> None:
+        """ConfigError names a trained reward that has no gradient to the pixels."""
+        for name, reward in self.rewards.items():
+            smooth = isinstance(reward, RewardConfig) and reward.differentiable
+            if self.weights[name] and not smooth:
                 raise ConfigError(
                     "is not differentiable in the pixels; give it weight 0, or choose a method "
                     "that needs no gradient of the reward",
                     key=f"rewards.{name}",
                 )
-            total = total + weight * reward(samples)
-        return total
 
     def score(self, rollout: Rollout) -> dict[str, Float[Tensor, "P G"]]:
         """Raw scores by reward, one row a prompt."""

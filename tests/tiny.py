@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from PIL import Image
 
+from mmrl.config import apply_overrides, read_yaml
+from mmrl.data.video import encode_webp
+
 ROOT = Path(__file__).parent.parent
 TRUST_REGION = {
     "periodic": {
@@ -49,7 +52,14 @@ def video_config(output: Path, steps: int = 2, **train: Any) -> dict[str, Any]:
         "prompts": str(ROOT / "assets/prompts/digits_train.jsonl"),
         "group_size": 2,
         "video": {"num_frames": 5, "height": 16, "width": 16, "max_sequence_length": 8},
-        "sampling": {"transition": "sage", "num_steps": 3, "eta": 0.5, "shift": 3.0},
+        "sampling": {
+            "transition": "sage",
+            "num_steps": 4,
+            "eta": 0.5,
+            "shift": 3.0,
+            "trained_steps": "random",
+            "trained_count": 2,
+        },
         "clip": 1e-3,
         "rewards": {"motion_direction": {"weight": 1.0}, "smoothness": {"weight": 0.5}},
         "trust_region": deepcopy(TRUST_REGION),
@@ -70,6 +80,45 @@ def vlm_config(output: Path, data: Path, steps: int = 2, **train: Any) -> dict[s
         "trust_region": deepcopy(TRUST_REGION),
         "train": train_section(steps, **train),
     }
+
+
+def shrunk_config(name: str, folder: Path, *changes: str) -> dict[str, Any]:
+    """configs/<name>/tiny.yaml as one step of two prompts, two samples each."""
+    tree = read_yaml(ROOT / "configs" / name / "tiny.yaml")
+    overrides = [
+        f"output={folder / 'run'}",
+        "group_size=2",
+        "evaluate=null",
+        *("train.steps=1", "train.prompts_per_step=2", "train.rows=4", "train.save_every=1"),
+    ]
+    if name == "med_r1":
+        overrides.append(f"prompts={write_pictures(folder / 'data')}")
+        return apply_overrides(tree, [*overrides, *changes])
+    overrides += ["video.num_frames=5", "video.height=16", "video.width=16", "sampling.num_steps=4"]
+    if "trained_count" in tree["sampling"]:
+        overrides.append("sampling.trained_count=2")
+    if name == "diffusion_dpo":
+        overrides.append(f"prompts={write_pairs(folder / 'data')}")
+    return apply_overrides(tree, [*overrides, *changes])
+
+
+def write_pairs(folder: Path, count: int = 2, frames: int = 5, side: int = 16) -> Path:
+    """A square that moves right, and noise, as pairs of recorded videos in a prompt file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = torch.Generator().manual_seed(0)
+    lines = []
+    for index in range(count):
+        moving = torch.zeros(frames, 3, side, side)
+        for frame in range(frames):
+            moving[frame, index % 3, 4:8, frame : frame + 4] = 1.0
+        noise = torch.rand(frames, 3, side, side, generator=generator)
+        names = [f"{index}_{word}.webp" for word in ("preferred", "rejected")]
+        for name, video in zip(names, (moving, noise), strict=True):
+            (folder / name).write_bytes(encode_webp(video, fps=8))
+        lines.append(json.dumps({"text": "a red zero moving right", "videos": names}))
+    path = folder / "pairs.jsonl"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
 
 
 def write_pictures(folder: Path, count: int = 6) -> Path:

@@ -93,7 +93,7 @@ class BackpropPolicy:
         replay = batch.replay
         assert isinstance(replay, TailReplay)
         latents = self._tail(replay.before, replay.conditioning)
-        videos = self.video.model.decode(latents)
+        videos = self.video.model.decode(latents).cpu()
         found = self.score(self.video.as_samples(replay.prompts, list(videos)))
         return {"denoise": ActionStats(found[:, None].to(latents.device))}
 

@@ -155,7 +155,7 @@ def _noise(
     told: Conditioning,
     policy: MatchingPolicy,
 ) -> ForwardReplay:
-    drawn = [noise.first(policy.shared_noise).to(clean.device) for _ in sigmas]
+    drawn = [noise.first(policy.shared_noise).to(clean) for _ in sigmas]
     pairs = list(zip(sigmas, drawn, strict=True))
     noised = torch.stack([(1 - s) * clean + s * eps for s, eps in pairs], dim=1)
     target = torch.stack([(eps - clean).flatten(1) for eps in drawn], dim=1)

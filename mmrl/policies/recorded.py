@@ -10,7 +10,7 @@ from mmrl.config import ConfigError, UserError
 from mmrl.data.video import read_video
 from mmrl.policies.matching import Clean
 from mmrl.policies.video import VideoPolicy, chunks
-from mmrl.policies.video_model import VideoEncoder
+from mmrl.policies.video_model import Latents, VideoEncoder
 from mmrl.types import Prompt, VideoSample
 
 
@@ -34,6 +34,17 @@ def recorded_pairs(
                     '"videos": [preferred, rejected]'
                 )
             samples += [VideoSample(prompt, read_video(path), fps) for path in prompt.videos]
-        with torch.no_grad():
-            clean = policy.model.encode_video(torch.stack([s.video for s in samples]))
-        yield policy.tell(prompts[part], 2), clean, samples
+        yield policy.tell(prompts[part], 2), _encode(policy, samples), samples
+
+
+@torch.no_grad()
+def _encode(policy: VideoPolicy, samples: Sequence[VideoSample]) -> Latents:
+    """Latents of recorded videos; UserError where they are not of the size that the model makes."""
+    model = policy.model
+    assert isinstance(model, VideoEncoder)
+    sizes = {tuple(sample.video.shape) for sample in samples}
+    clean = None if len(sizes) > 1 else model.encode_video(torch.stack([s.video for s in samples]))
+    if clean is None or tuple(clean.shape[1:]) != model.latent_shape:
+        found = ", ".join(f"{f} frames of {h}x{w}" for f, _, h, w in sorted(sizes))
+        raise UserError(f"recorded videos must have the size of the config's video, got {found}")
+    return clean

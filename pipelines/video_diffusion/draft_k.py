@@ -35,6 +35,9 @@ class DraftK(VideoPipelineConfig):
         """The parts of DRaFT-K."""
         if self.last_steps > self.sampling.num_steps:
             raise ConfigError(f"there are {self.sampling.num_steps} steps", key="last_steps")
+        if self.trust_region.anchors():
+            raise ConfigError("a reward's gradient has no KL to an anchor", key="trust_region")
+        self.rewards.check_differentiable()
         policy = build_policy(self, self.sampling)
         return video_recipe(
             self,

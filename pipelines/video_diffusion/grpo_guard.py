@@ -42,5 +42,8 @@ class GrpoGuard(VideoPipelineConfig):
 
 
 def inverse_lengths(sigmas: Float[Tensor, " N1"]) -> Float[Tensor, " N"]:
-    """1 / (sigma - sigma'), brought to mean 1 so that the learning rate keeps its meaning."""
-    return mean_one(1 / (sigmas[:-1] - sigmas[1:]))
+    """1 / |sigma - sigma'|, brought to mean 1 so that the learning rate keeps its meaning.
+
+    The levels of a DDPM model are alpha-bars, which rise.
+    """
+    return mean_one(1 / (sigmas[:-1] - sigmas[1:]).abs())

@@ -30,9 +30,10 @@ def test_a_stream_continues_from_its_epoch_and_position() -> None:
     ("line", "message"),
     [
         ("[1]", ":2: expected an object, got list"),
-        ('{"txt": "x"}', r":2: unknown field 'txt' \(known: text, images, answer, metadata\)"),
+        ('{"txt": "x"}', r":2: unknown field 'txt' \(known: text, images, videos, answer, metadata\)"),
         ('{"text": "  "}', ":2: 'text' must be a non-empty string"),
         ('{"text": "x", "images": ["no.png"]}', r":2: image .*no\.png does not exist"),
+        ('{"text": "x", "videos": ["no.webp"]}', r":2: video .*no\.webp does not exist"),
     ],
 )
 def test_a_broken_line_is_named(line: str, message: str, tmp_path: Path) -> None:
@@ -40,6 +41,14 @@ def test_a_broken_line_is_named(line: str, message: str, tmp_path: Path) -> None
     path.write_text('{"text": "fine"}\n' + line + "\n")
     with pytest.raises(DataError, match=message):
         load_prompts(str(path))
+
+
+def test_recorded_videos_lie_beside_their_file_preferred_first(tmp_path: Path) -> None:
+    for name in ("good.webp", "bad.webp"):
+        (tmp_path / name).write_bytes(b"")
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"text": "x", "videos": ["good.webp", "bad.webp"]}\n')
+    assert load_prompts(str(path))[0].videos == (tmp_path / "good.webp", tmp_path / "bad.webp")
 
 
 def test_data_that_was_not_fetched_names_the_command(monkeypatch, tmp_path: Path) -> None:
