@@ -88,6 +88,18 @@ class SamplingConfig(GridConfig):
             raise ConfigError(str(error), key="trained_steps") from error
         return self
 
+    @model_validator(mode="after")
+    def _noise_has_a_density(self) -> SamplingConfig:
+        if self.transition == "cps" and self.eta > 1:
+            raise ConfigError(f"a share of a right angle in cps, got {self.eta}", key="eta")
+        if self.last_step != "deterministic" and self.trained_steps != "all":
+            raise ConfigError("goes with trained_steps: all", key="last_step")
+        if self.last_step == "trained" and self.transition in ("cps", "bridge", "ddim"):
+            raise ConfigError(
+                f"'{self.transition}' draws no noise at the last step", key="last_step"
+            )
+        return self
+
     def plan(self, turn: Turn) -> StepPlan:
         """Which steps of one rollout are stochastic and trained, the same on every rank."""
         steps, count = self.num_steps, self.trained_count or 1
