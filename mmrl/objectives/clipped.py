@@ -17,11 +17,14 @@ def clipped_surrogate(
     *,
     clip_low: float,
     clip_high: float,
+    clip_dual: float | None = None,
 ) -> tuple[Float[Tensor, ""], Metrics]:
     """-sum_bt w min(r A, clip(r, 1 - low, 1 + high) A), r = pi / behavior (PPO, 1707.06347, eq. 7).
 
-    A decision of weight 0 may hold anything: it is left out before the exponential. Metrics are
-    sums with the same weights, so micro-batches add up to means.
+    Where A < 0, `clip_dual` = c > 1 keeps the term above c A: a bad action's ratio pulls up to c
+    (dual-clip PPO, 1912.09729, eq. 5). A decision of weight 0 may hold anything: it is left out
+    before the exponential. Metrics are sums with the same weights, so micro-batches add up to
+    means.
     """
     live = weights != 0
     work = torch.promote_types(log_probs.dtype, torch.float32)
@@ -29,13 +32,18 @@ def clipped_surrogate(
     ratio = log_ratio.exp()
     gain = advantages[:, None]
     bounded = ratio.clamp(1 - clip_low, 1 + clip_high)
-    loss = -(weights * torch.minimum(ratio * gain, bounded * gain)).sum()
+    term = torch.minimum(ratio * gain, bounded * gain)
     low = (ratio < 1 - clip_low) & (gain < 0)
+    stopped = torch.zeros_like(low)
+    if clip_dual is not None:
+        term = torch.where(gain < 0, torch.maximum(term, clip_dual * gain), term)
+        stopped = (ratio > clip_dual) & (gain < 0)
+    loss = -(weights * term).sum()
     high = (ratio > 1 + clip_high) & (gain > 0)
     with torch.no_grad():
         metrics = {
             "ratio": (weights * ratio).sum().item(),
-            "clip_fraction": (weights * (low | high)).sum().item(),
+            "clip_fraction": (weights * (low | high | stopped)).sum().item(),
             "clip_fraction_low": (weights * low).sum().item(),
             "clip_fraction_high": (weights * high).sum().item(),
             "approx_kl": -(weights * log_ratio).sum().item(),

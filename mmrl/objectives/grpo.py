@@ -16,10 +16,11 @@ from mmrl.types import ActionKind, Actions, Metrics, Rollout
 
 @dataclass(frozen=True)
 class Clip:
-    """The ratio is kept in [1 - low, 1 + high]."""
+    """The ratio is kept in [1 - low, 1 + high], and below `dual` where the advantage is < 0."""
 
     low: float
     high: float
+    dual: float | None = None
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Grpo:
         for kind, stats in current.items():
             behavior, weights = batch.behavior[kind].log_probs, batch.weights[kind]
             clip = self.clips[kind]
-            bounds = {"clip_low": clip.low, "clip_high": clip.high}
+            bounds = {"clip_low": clip.low, "clip_high": clip.high, "clip_dual": clip.dual}
             loss, found = clipped_surrogate(
                 stats.log_probs, behavior, advantages, weights, **bounds
             )

@@ -20,6 +20,7 @@ MIN_ORDER = 64
 TERMS = 10
 START_ABOVE = 64
 """Orders above the highest asked one where the backward recurrence begins."""
+NEWTON_STEPS = 8
 
 
 def log_normalizer(kappa: Float[Tensor, "*N"], dim: int) -> Float[Tensor, "*N"]:
@@ -37,6 +38,22 @@ def mean_resultant(kappa: Float[Tensor, "*N"], dim: int) -> Float[Tensor, "*N"]:
     """A_d(kappa) = I_{d/2}(kappa) / I_{d/2 - 1}(kappa): length of the mean, in (0, 1)."""
     kappa, order = _checked(kappa, dim)
     return _ratios(order, kappa, 1)[0]
+
+
+def concentration(cosine: float, dim: int) -> float:
+    """The kappa whose draws have this mean cosine to their direction: A_d(kappa) = cosine.
+
+    Newton's method from cosine (d - cosine^2) / (1 - cosine^2) (Banerjee et al., 2005).
+    """
+    if not 0 < cosine < 1:
+        raise ValueError(f"a mean cosine lies between 0 and 1, got {cosine}")
+    kappa = torch.tensor(cosine * (dim - cosine**2) / (1 - cosine**2), dtype=torch.float64)
+    for _ in range(NEWTON_STEPS):
+        point = kappa.requires_grad_(True)
+        found = mean_resultant(point, dim)
+        (slope,) = torch.autograd.grad(found, point)
+        kappa = (point - (found - cosine) / slope).detach()
+    return kappa.item()
 
 
 def log_prob(

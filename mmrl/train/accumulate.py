@@ -12,6 +12,7 @@ from torch import Tensor
 from mmrl.recipe import Recipe
 from mmrl.train.state import TrainState, coefficient
 from mmrl.trust_region.penalty import anchor_kls, penalty
+from mmrl.trust_region.schedule import TrustRegion
 from mmrl.trust_region.weights import using
 from mmrl.types import Actions, Metrics, Rollout, concat_stats
 
@@ -142,10 +143,21 @@ def objective_and_penalty(
 ) -> tuple[Float[Tensor, ""], Metrics]:
     """The loss of one micro-batch, and its parts as metrics."""
     loss, metrics = recipe.objective(actions, anchors, batch, advantages.to(_device(actions)))
-    kls = anchor_kls(actions, anchors, batch.weights, estimator=recipe.trust_region.estimator)
+    region = recipe.trust_region
+    kls = anchor_kls(actions, pulling(region, anchors), batch.weights, estimator=region.estimator)
     coefficients = {name: coefficient(recipe, state, name) for name in kls}
     total = loss + penalty(kls, coefficients).to(loss.device)
     return total, metrics | {"loss": total.item()} | {f"kl/{k}": v.item() for k, v in kls.items()}
+
+
+def pulling(region: TrustRegion, anchors: Mapping[str, Actions]) -> dict[str, Actions]:
+    """Of every anchor the action kinds that it pulls on."""
+    return {
+        str(name): {
+            kind: stats for kind, stats in anchors[name].items() if chosen.of_kind(kind) is not None
+        }
+        for name, chosen in region.anchors().items()
+    }
 
 
 def pull(leaves: Actions, actions: Actions, part: slice) -> Float[Tensor, ""]:

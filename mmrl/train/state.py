@@ -8,8 +8,8 @@ import torch
 
 from mmrl.data.prompts import PromptStream
 from mmrl.recipe import Recipe
-from mmrl.trust_region.controller import ControllerState, current
-from mmrl.trust_region.schedule import AnchorConfig, AnchorKind
+from mmrl.trust_region.controller import Coefficient, ControllerState, current
+from mmrl.trust_region.schedule import AnchorKind
 from mmrl.trust_region.weights import Anchor
 
 
@@ -30,11 +30,13 @@ class TrainState:
 
 def coefficient(recipe: Recipe, state: TrainState, name: str) -> float:
     """The coefficient in force for `anchor/kind`."""
-    anchor = anchor_config(recipe, name)
-    return current(anchor.coefficient, state.controllers.get(name), updates=state.updates)
+    chosen = coefficient_config(recipe, name)
+    return current(chosen, state.controllers.get(name), updates=state.updates)
 
 
-def anchor_config(recipe: Recipe, name: str) -> AnchorConfig:
-    """The config of the anchor of `anchor/kind`."""
-    kinds = recipe.trust_region.anchors()
-    return next(anchor for kind, anchor in kinds.items() if name.startswith(f"{kind}/"))
+def coefficient_config(recipe: Recipe, name: str) -> Coefficient:
+    """The config of the coefficient of `anchor/kind`."""
+    anchor, _, kind = name.partition("/")
+    found = {str(k): v for k, v in recipe.trust_region.anchors().items()}[anchor].of_kind(kind)
+    assert found is not None, f"{anchor} does not pull on {kind}"
+    return found

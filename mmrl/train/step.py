@@ -15,7 +15,7 @@ from mmrl.recipe import Recipe, TrainConfig
 from mmrl.train.accumulate import Replayed, accumulate, add_metrics
 from mmrl.train.metrics import mean_metrics, score_metrics, score_sums
 from mmrl.train.ranks import Ranks
-from mmrl.train.state import TrainState, anchor_config, coefficient
+from mmrl.train.state import TrainState, coefficient, coefficient_config
 from mmrl.trust_region.controller import initial_state, observe
 from mmrl.trust_region.schedule import blend_after, blend_before
 from mmrl.trust_region.weights import trainable, using
@@ -136,10 +136,10 @@ def update(
 
 
 def _observe(recipe: Recipe, state: TrainState, name: str, totals: Metrics, samples: float) -> None:
-    anchor = anchor_config(recipe, name)
-    before = state.controllers.get(name, initial_state(anchor.coefficient))
+    chosen = coefficient_config(recipe, name)
+    before = state.controllers.get(name, initial_state(chosen))
     kl = totals[f"kl/{name}"]
-    state.controllers[name] = observe(anchor.coefficient, before, kl=kl, count=samples)
+    state.controllers[name] = observe(chosen, before, kl=kl, count=samples)
 
 
 def set_lr(state: TrainState, config: TrainConfig) -> None:

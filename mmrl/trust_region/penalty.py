@@ -19,16 +19,16 @@ def anchor_kls(
     *,
     estimator: KlEstimator,
 ) -> dict[str, Float[Tensor, ""]]:
-    """sum_bt w KL(policy || anchor) of a decision, by `anchor/kind`.
+    """sum_bt w KL(policy || anchor) of a decision, by `anchor/kind`, for the kinds of the anchor.
 
     A decision of weight 0 never enters, whatever its KL is.
     """
     return {
         f"{name}/{kind}": _weighted(
-            kl(kind, stats, anchor[kind], estimator=estimator), weights[kind]
+            kl(kind, current[kind], stats, estimator=estimator), weights[kind]
         )
         for name, anchor in anchors.items()
-        for kind, stats in current.items()
+        for kind, stats in anchor.items()
     }
 
 

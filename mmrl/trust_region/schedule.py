@@ -9,34 +9,41 @@ from pydantic import Field, model_validator
 
 from mmrl.config import Config
 from mmrl.trust_region.controller import Coefficient
+from mmrl.types import ActionKind
 
 
-class FixedAnchor(Config):
+class AnchorBase(Config):
+    """What every anchor has."""
+
+    coefficient: Coefficient
+    by_kind: dict[ActionKind, Coefficient | None] = Field(default_factory=dict)
+    """Of single action kinds in the place of `coefficient`; null: no KL of that kind."""
+
+    def of_kind(self, kind: str) -> Coefficient | None:
+        """The coefficient of one action kind, None where the anchor does not pull on it."""
+        return {str(k): chosen for k, chosen in self.by_kind.items()}.get(kind, self.coefficient)
+
+
+class FixedAnchor(AnchorBase):
     """The policy the run began with; bounds the distance travelled."""
 
-    coefficient: Coefficient
 
-
-class PeriodicAnchor(Config):
+class PeriodicAnchor(AnchorBase):
     """A copy taken after every `refresh_every`-th optimizer step; bounds the speed of travel."""
 
-    coefficient: Coefficient
     refresh_every: int = Field(default=10, ge=1)
 
 
-class StepwiseAnchor(Config):
+class StepwiseAnchor(AnchorBase):
     """The policy one optimizer step ago; bounds a single step."""
 
-    coefficient: Coefficient
 
-
-class EmaAnchor(Config):
+class EmaAnchor(AnchorBase):
     """anchor <- decay * anchor + (1 - decay) * policy, after every optimizer step.
 
     With a ramp the decay is min(decay, ramp * number of the step): the anchor starts out close.
     """
 
-    coefficient: Coefficient
     decay: float = Field(default=0.99, ge=0, le=1)
     ramp: float | None = Field(default=None, gt=0)
 
