@@ -39,7 +39,6 @@ class HunyuanVideo15Model:
     _texts: TextCache = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.pipeline.tokenizer_max_length = self.size.max_sequence_length
         self.pipeline.vae.enable_slicing()  # its causal mask fits one video at a time
         self._texts = TextCache(self._encode)
 
@@ -76,6 +75,7 @@ class HunyuanVideo15Model:
 
     def _encode(self, texts: list[str]) -> Mapping[str, Shaped[Tensor, "B ..."]]:
         transformer = self.pipeline.transformer
+        self.pipeline.tokenizer_max_length = self.size.max_sequence_length  # no argument of a call
         found = self.pipeline.encode_prompt(
             texts, device=transformer.device, dtype=transformer.dtype, batch_size=len(texts)
         )

@@ -24,7 +24,6 @@ from torch.utils._pytree import tree_leaves
 from mmrl.config import ConfigError
 from mmrl.models.folder import check_model_folder
 from mmrl.models.pipeline import ADAPTERS, freeze_all_but_denoiser
-from mmrl.models.wan import WanModel
 from mmrl.policies.video_model import VideoModel, VideoSize
 
 
@@ -59,10 +58,7 @@ def meta_video_model(path: str, size: VideoSize, *, dtype: torch.dtype) -> Video
     pipeline: DiffusionPipeline = getattr(diffusers, name)(**parts)
     freeze_all_but_denoiser(pipeline)
     module, _, attribute = ADAPTERS[name].partition(":")
-    adapter = getattr(import_module(module), attribute)
-    if name == "WanImageToVideoPipeline":  # its adapter wraps the one of text-to-video
-        return adapter(WanModel(pipeline, size))
-    return adapter(pipeline, size)
+    return getattr(import_module(module), attribute)(pipeline, size)
 
 
 def meta_vlm(path: str, *, dtype: torch.dtype) -> transformers.PreTrainedModel:

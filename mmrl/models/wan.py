@@ -35,6 +35,11 @@ class Experts(nn.ModuleDict):
         for expert in self.values():
             expert.enable_gradient_checkpointing()
 
+    def compile(self) -> None:
+        """torch.compile both: this module's own forward is never called."""
+        for expert in self.values():
+            expert.compile()
+
 
 @dataclass
 class WanModel:

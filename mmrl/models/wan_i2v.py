@@ -32,14 +32,18 @@ CLIP_TEXT_TOKENS = 512
 class WanImageToVideoModel:
     """The parts of a WanImageToVideoPipeline that sampling and replay call."""
 
-    wan: WanModel
+    pipeline: WanImageToVideoPipeline
+    size: VideoSize
     output: NetworkOutput = "velocity"
+    wan: WanModel = field(init=False, repr=False)
+    """What text-to-video shares: text, latents, decoder."""
     module: nn.Module = field(init=False, repr=False)
     """What is trained: the transformer, or both experts."""
 
     def __post_init__(self) -> None:
+        self.wan = WanModel(self.pipeline, self.size)
         self.module = self.wan.module
-        length = self.wan.size.max_sequence_length
+        length = self.size.max_sequence_length
         if self._reads_clip and length != CLIP_TEXT_TOKENS:
             raise ConfigError(
                 f"Wan 2.1 image-to-video reads {CLIP_TEXT_TOKENS} text tokens, got {length}",
@@ -51,13 +55,7 @@ class WanImageToVideoModel:
         cls, path: str, size: VideoSize, *, dtype: torch.dtype
     ) -> WanImageToVideoModel:
         """Load a folder (or hub id); everything but the denoiser is frozen."""
-        return cls(WanModel(load_frozen(WanImageToVideoPipeline, path, dtype), size))
-
-    @property
-    def pipeline(self) -> WanImageToVideoPipeline:
-        """The pipeline itself."""
-        assert isinstance(self.wan.pipeline, WanImageToVideoPipeline)
-        return self.wan.pipeline
+        return cls(load_frozen(WanImageToVideoPipeline, path, dtype), size)
 
     @property
     def latent_shape(self) -> tuple[int, int, int, int]:
@@ -84,7 +82,7 @@ class WanImageToVideoModel:
         that is gray behind it, as more channels of the state (`condition`).
         """
         pictures = [load_image(image) for image in images]
-        size, pipeline = self.wan.size, self.pipeline
+        size, pipeline = self.size, self.pipeline
         first = pipeline.video_processor.preprocess(pictures, height=size.height, width=size.width)
         first = (first[:, None] + 1) / 2
         if pipeline.config.expand_timesteps:

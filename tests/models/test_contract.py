@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from mmrl.diffusion.plan import StepPlan
-from mmrl.models.pipeline import load_video_model
+from mmrl.models.pipeline import at_size, load_video_model
 from mmrl.policies.lora import LoraConfig, add_lora
 from mmrl.policies.noise import GroupNoise
 from mmrl.policies.video import Sampling, VideoPolicy
@@ -119,6 +120,36 @@ def test_decoding_equals_the_pipelines_own_and_has_a_gradient(name: str, folders
     torch.testing.assert_close(video[0].detach(), frames, rtol=0, atol=1e-5)
     video.sum().backward()
     assert latents.grad is not None and latents.grad.any()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_network_trained_at_one_size_samples_at_another(name: str, folders: Folders) -> None:
+    """Evaluation shares the weights, sees their changes, and leaves the size of training alone."""
+    family = FAMILIES[name]
+    ours, prompts = policy(folders(name), family), asked(folders(name), PROMPT)
+    larger = replace(family.size, height=2 * family.size.height)
+    ours.eval_model = at_size(ours.model, larger)
+    fresh = policy(folders(name), replace(family, size=larger))
+    with torch.no_grad():
+        for module in (ours.module, fresh.module):
+            for p in trainable(module).values():
+                p.add_(0.01)
+    shown = ours.sample(prompts, [7])[0].video
+    assert shown.shape == (larger.num_frames, 3, larger.height, larger.width)
+    assert torch.equal(shown, fresh.sample(prompts, [7])[0].video)
+    rollout = ours.rollout(prompts, 2, [1])
+    assert rollout.samples[0].video.shape[2] == family.size.height
+    replayed, sampled = ours.evaluate(rollout)["denoise"], rollout.behavior["denoise"]
+    assert torch.equal(replayed.log_probs, sampled.log_probs)
+
+
+def test_the_text_length_of_evaluation_leaves_that_of_training_alone(folders: Folders) -> None:
+    family = FAMILIES["hunyuan_video15"]
+    model = policy(folders("hunyuan_video15"), family).model
+    longer = at_size(model, replace(family.size, max_sequence_length=12))
+    for asked_of, length in ((model, 8), (longer, 12), (model, 8)):
+        found = asked_of.encode([f"{OTHER} {length}"]).tensors
+        assert found["encoder_hidden_states"].shape[1] == length
 
 
 @pytest.mark.parametrize("name", NAMES)

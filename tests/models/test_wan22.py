@@ -90,3 +90,12 @@ def test_a_text_length_that_the_network_would_misread_is_refused(folders: dict[s
     size = FAMILIES["wan22_a14b"].size
     with pytest.raises(ConfigError, match="512 text tokens, got 8"):
         load_video_model(str(folders["wan21_i2v"]), size, dtype=torch.float32)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # inside torch.compile
+def test_compiling_reaches_both_experts(folders: dict[str, Path]) -> None:
+    """Their container's own forward is never called."""
+    ours = policy(folders["wan22_a14b"], FAMILIES["wan22_a14b"].size)
+    assert isinstance(ours.module, Experts)
+    ours.module.compile()
+    assert all(expert._compiled_call_impl is not None for expert in ours.module.values())

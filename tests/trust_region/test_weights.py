@@ -105,6 +105,24 @@ def test_limits_ema_without_memory_is_a_refresh_each_step_and_with_all_of_it_is_
     assert blend_after(PeriodicAnchor(coefficient=1.0, refresh_every=100), 3) == 0.0
 
 
+def test_a_ramp_lets_the_ema_start_close_and_then_keeps_its_decay() -> None:
+    """decay = min(0.5, 0.2 n): 0.2, 0.4, 0.5, 0.5 of the anchor stays at steps 1 to 4."""
+    module, config = layer(0.0), EmaAnchor(coefficient=0.0, decay=0.5, ramp=0.2)
+    anchor, kept, expected = Anchor(take_snapshot(module)), 0.0, []
+    for step, decay in enumerate((0.2, 0.4, 0.5, 0.5), start=1):
+        with torch.no_grad():
+            module.weight.fill_(float(step))
+        anchor.move(module, blend_after(config, step), step)
+        kept = decay * kept + (1 - decay) * step
+        expected.append(kept)
+        assert anchor.weights["weight"][0, 0].item() == pytest.approx(kept, abs=1e-6)
+    assert expected == pytest.approx([0.8, 1.52, 2.26, 3.13])
+
+
+def test_without_a_ramp_the_first_step_keeps_the_whole_decay() -> None:
+    assert blend_after(EmaAnchor(coefficient=0.0, decay=0.9), 1) == pytest.approx(0.1)
+
+
 def test_only_the_stepwise_anchor_is_copied_before_the_step() -> None:
     assert blend_before(StepwiseAnchor(coefficient=1.0)) == 1.0
     assert blend_after(StepwiseAnchor(coefficient=1.0), 1) == 0.0
