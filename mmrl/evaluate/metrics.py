@@ -1,4 +1,4 @@
-"""Statistics of an evaluation: intervals, pass@k, calibration. NaN: nothing was measured."""
+"""Statistics of an evaluation: intervals, pass@k. NaN: nothing was measured."""
 
 from __future__ import annotations
 
@@ -6,7 +6,18 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+
+from mmrl.evaluate.calibration import brier, expected_calibration_error
+
+__all__ = [
+    "bootstrap_ci",
+    "brier",
+    "expected_calibration_error",
+    "mean_pass_at_k",
+    "paired_difference",
+    "pass_at_k",
+    "wilson_interval",
+]
 
 RESAMPLE_BLOCK = 2_000_000
 """Numbers drawn at a time, so that memory does not grow with values times resamples."""
@@ -63,9 +74,9 @@ def paired_difference(
 
 
 def wilson_interval(
-    successes: int, count: int, *, z: float = 1.959963984540054
+    successes: float, count: int, *, z: float = 1.959963984540054
 ) -> tuple[float, float]:
-    """Interval of a proportion (Wilson, 1927)."""
+    """Interval of a proportion (Wilson, 1927); half successes are ties."""
     if not 0 <= successes <= count or count == 0:
         raise ValueError(f"need 0 <= successes <= count > 0, got {successes} of {count}")
     share = successes / count
@@ -86,32 +97,8 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     return 1.0 - math.prod(1.0 - k / i for i in range(n - c + 1, n + 1))
 
 
-def expected_calibration_error(
-    confidence: Sequence[float], correct: Sequence[float], *, bins: int = 10
-) -> float:
-    """sum_b n_b / n |accuracy_b - confidence_b| over bins (b / B, (b + 1) / B], 0 in the first.
-
-    arXiv:1706.04599, eq. 3.
-    """
-    p, hit = _forecasts(confidence, correct)
-    edges = np.arange(1, bins) / bins
-    index = np.searchsorted(edges, p, side="left")
-    gaps = np.bincount(index, weights=p - hit, minlength=bins)
-    return float(np.abs(gaps).sum() / len(p))
-
-
-def brier(confidence: Sequence[float], correct: Sequence[float]) -> float:
-    """mean (p - outcome)^2 of a binary outcome (Brier, 1950)."""
-    p, hit = _forecasts(confidence, correct)
-    return float(np.square(p - hit).mean())
-
-
-def _forecasts(
-    confidence: Sequence[float], correct: Sequence[float]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    p, hit = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
-    if len(p) == 0 or len(p) != len(hit):
-        raise ValueError(f"need as many outcomes as confidences, got {len(hit)} and {len(p)}")
-    if not ((p >= 0) & (p <= 1)).all():
-        raise ValueError("a confidence lies outside [0, 1] or is NaN")
-    return p, hit
+def mean_pass_at_k(n: Sequence[int], c: Sequence[int], k: int) -> float:
+    """Mean over tasks of pass@k, each task with its own number of samples."""
+    if len(n) != len(c) or not n:
+        raise ValueError(f"need as many counts of right samples as tasks, got {len(c)}, {len(n)}")
+    return math.fsum(pass_at_k(*task, k) for task in zip(n, c, strict=True)) / len(n)

@@ -14,6 +14,7 @@ from mmrl.evaluate.metrics import (
     bootstrap_ci,
     brier,
     expected_calibration_error,
+    mean_pass_at_k,
     paired_difference,
     pass_at_k,
     wilson_interval,
@@ -133,3 +134,8 @@ def test_a_paired_difference_sees_what_two_intervals_hide() -> None:
     assert (mean, low, high) == pytest.approx((0.1, 0.1, 0.1))
     with pytest.raises(ValueError, match="not pairs"):
         paired_difference([1.0], [1.0, 2.0])
+
+
+@pytest.mark.parametrize("case", cases("pass_at_k_mean"), ids=lambda c: c["id"])
+def test_pass_at_k_over_tasks_of_different_sizes_equals_the_reference(case: dict) -> None:
+    assert mean_pass_at_k(**case["in"]) == pytest.approx(case["out"]["mean"], rel=1e-12)
