@@ -218,3 +218,13 @@ def test_trust_names_what_it_cannot_use(change: dict, message: str) -> None:
     given |= {"decay_steps": 10} | change
     with pytest.raises(ValueError, match=message):
         trust_weighted(**given)
+
+
+def test_in_a_sum_a_reward_of_large_scale_decides_the_advantage_alone() -> None:
+    """Weighted and added first, normalized after: a wide reward drowns a narrow one."""
+    wide, narrow = tensor([[0.0, 100.0, 200.0, 300.0]]), tensor([[1.0, 0.0, 0.0, 0.0]])
+    weights = {"wide": 1.0, "narrow": 1.0}
+    added = group_normalized(weighted_sum({"wide": wide, "narrow": narrow}, weights))
+    torch.testing.assert_close(added, group_normalized(wide), atol=0.02, rtol=0)
+    apart = normalized({"wide": wide, "narrow": narrow}, weights)
+    assert (group_normalized(apart) - group_normalized(wide)).abs().max() > 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +13,12 @@ from torch import Tensor
 
 from mmrl.config import ConfigError, UserError
 from mmrl.data.video import read_video
+from mmrl.evaluate.runner import evaluate
 from mmrl.objectives.nft import Nft
 from mmrl.policies.matching import MatchingPolicy, generated
 from mmrl.policies.noise import GroupNoise
 from mmrl.policies.recorded import recorded_pairs
-from mmrl.recipe import OptimizerConfig, Recipe, TrainConfig
+from mmrl.recipe import EvaluateConfig, OptimizerConfig, Recipe, TrainConfig
 from mmrl.reward import RewardTable
 from mmrl.train.accumulate import Replayed, accumulate
 from mmrl.train.loop import initial_state, load_config
@@ -257,3 +259,15 @@ def test_a_model_that_predicts_v_cannot_match_velocities() -> None:
 def test_levels_that_the_grid_does_not_have_are_refused(count: int) -> None:
     with pytest.raises(ConfigError, match=r"num_levels: need 1 \.\. 4 of the grid"):
         matching(num_levels=count)
+
+
+def test_evaluation_takes_the_live_weights_and_no_average_of_them(tmp_path: Path) -> None:
+    recipe, _, recorder = make(matching(), ema=EmaAnchor(coefficient=0.0, decay=0.5))
+    shake(recipe)
+    held_out = tmp_path / "prompts.jsonl"
+    held_out.write_text("".join(json.dumps({"text": p.text}) + "\n" for p in PROMPTS), "utf-8")
+    found = evaluate(recipe, EvaluateConfig(prompts=str(held_out), count=2))
+    mine = recipe.policy.sample(PROMPTS, found.seeds)
+    assert all(torch.equal(a, b.video) for a, b in zip(recorder.seen, mine, strict=True))
+    before = matching().sample(PROMPTS, found.seeds)
+    assert all((a - b.video).abs().max() > 1e-3 for a, b in zip(recorder.seen, before, strict=True))

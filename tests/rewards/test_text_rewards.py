@@ -99,3 +99,10 @@ def test_lenient_choice_reads_a_letter_with_its_text(text):
 
 def test_a_word_is_no_choice_reference():
     assert math.isnan(score("multiple_choice", "<answer>A</answer>", "Pneumonia"))
+
+
+@pytest.mark.parametrize(("text", "expected"), [("Edema|Effusion", 1.0), ("Edema", 0.0)])
+def test_an_answer_of_several_labels_is_right_as_a_whole_and_never_counts_more_than_1(
+    text, expected
+):
+    assert score("accuracy", f"<answer>{text}</answer>", "Edema|Effusion") == expected

@@ -9,7 +9,9 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from mmrl.data.prompts import PromptStream
 from mmrl.recipe import Recipe, TrainConfig
+from mmrl.reward import RewardTable
 from mmrl.train.accumulate import Replayed, accumulate
 from mmrl.train.loop import initial_state, load_config
 from mmrl.train.ranks import Ranks
@@ -207,3 +209,54 @@ def test_the_rate_warms_up_then_falls_over_all_optimizer_steps(
     )
     found = [lr_share(config, updates) for updates in range(4)]
     assert found == pytest.approx(shares, abs=1e-6)
+
+
+@pytest.mark.parametrize("rows", [2, 4, 8])
+def test_all_prompts_of_a_rollout_are_in_one_optimizer_step(rows: int, folder: Path) -> None:
+    """Four prompts, two samples each: one step, whatever one forward pass holds."""
+    train = {"prompts_per_step": 4, "rows": rows, "updates_per_rollout": 1}
+    recipe, state, config = make("video", folder, **train)
+    train_step(recipe, state, config, RANKS)
+    assert state.updates == 1
+    assert {int(s["step"]) for s in state.optimizer.state.values()} == {1}
+
+
+def test_a_prompt_has_other_seeds_in_every_rollout_and_a_run_the_same_again(folder: Path) -> None:
+    """Both prompts are drawn every time, by weights that do not move."""
+
+    def shown() -> list[torch.Tensor]:
+        recipe, state, config = make("video", folder, optimizer={"lr": 1e-30})
+        prompts = recipe.prompts[:2]
+        state.stream = PromptStream(prompts, 0)
+        seen: list[torch.Tensor] = []
+
+        def recorder(samples):
+            order = sorted(samples, key=lambda sample: sample.prompt.text)
+            seen.append(torch.stack([sample.video for sample in order]))
+            return torch.arange(float(len(samples)))
+
+        table = RewardTable({"recorder": recorder}, {"recorder": 1.0})
+        combine = lambda scores, step: scores["recorder"]  # noqa: E731
+        recipe = replace(recipe, prompts=prompts, rewards=table, combine=combine)
+        for _ in range(2):
+            train_step(recipe, state, config, RANKS)
+        return seen
+
+    first, second = shown()
+    assert all((a - b).abs().max() > 1e-2 for a, b in zip(first, second, strict=True))
+    again = shown()
+    assert torch.equal(again[0], first) and torch.equal(again[1], second)
+
+
+def test_the_first_step_is_adamws_own(folder: Path) -> None:
+    """m / sqrt(v) is the gradient's sign at step 1; a weight decays by lr * weight_decay."""
+    optimizer = {"lr": 1e-3, "weight_decay": 0.1, "eps": 1e-30, "max_grad_norm": 1e9}
+    recipe, state, config = make("video", folder, optimizer=optimizer)
+    weights = trainable(recipe.policy.module)
+    before = {name: p.detach().clone() for name, p in weights.items()}
+    for index, p in enumerate(weights.values()):
+        p.grad = torch.full_like(p, 0.5 if index % 2 else -0.5)
+    update(recipe, state, config, RANKS, {}, 4)
+    for index, (name, p) in enumerate(weights.items()):
+        expected = before[name] * (1 - 1e-4) - 1e-3 * (1 if index % 2 else -1)
+        torch.testing.assert_close(p.detach(), expected, atol=1e-7, rtol=1e-5, msg=name)
