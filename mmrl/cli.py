@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mmrl import cli_evaluate
 from mmrl.config import UserError
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 data = typer.Typer(no_args_is_help=True, help="Fetch the data sets that travel in packages.")
 app.add_typer(data, name="data")
+app.command("eval")(cli_evaluate.evaluate)
+app.command()(cli_evaluate.score)
+app.command()(cli_evaluate.compare)
 
 ConfigFile = Annotated[Path, typer.Argument(help="A YAML file; configs/ holds one per pipeline.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, such as train.steps=5")]
@@ -37,14 +41,6 @@ def resume(run: RunFolder) -> None:
     from mmrl.train.loop import resume as continue_run
 
     _report_stop(continue_run(run))
-
-
-@app.command("eval")
-def evaluate(run: RunFolder, overrides: Overrides = None) -> None:
-    """Score a run's newest checkpoint on its held-out prompts (key=value changes `evaluate`)."""
-    from mmrl.evaluate.checkpoint import evaluate_run
-
-    _print_table(evaluate_run(run, overrides or []))
 
 
 @app.command()
@@ -116,10 +112,13 @@ def fetch(
 @data.command("list")
 def list_data() -> None:
     """The data sets that can be fetched, with size, source and licence."""
-    from mmrl.data.fetch import DATASETS
+    from mmrl.data.packaged import DATASETS
 
     for name, source in sorted(DATASETS.items()):
-        typer.echo(f"{name:14s} {source.package}=={source.version}, {source.license}")
+        typer.echo(f"{name:14s} {source.summary}")
+        typer.echo(
+            f"{'':14s} {source.package}=={source.version}, {source.megabytes} MB; {source.license}"
+        )
 
 
 def _tree(config: Path, overrides: list[str] | None) -> dict:
@@ -137,17 +136,6 @@ def _report_stop(outcome) -> None:
         )
         raise typer.Exit(EXIT_STOPPED)
     typer.echo(f"finished step {outcome.step}; `mmrl report {outcome.run}` draws it")
-
-
-def _print_table(summary: dict[str, dict]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("metric", "mean", "95 % interval", "n", box=None, pad_edge=False)
-    for name, found in summary.items():
-        interval = f"[{found['low']:.4f}, {found['high']:.4f}]"
-        table.add_row(name, f"{found['mean']:.4f}", interval, str(found["n"]))
-    Console().print(table)
 
 
 def _print_memory(found: Estimate) -> None:

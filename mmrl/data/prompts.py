@@ -48,16 +48,17 @@ def load_prompts(path: str) -> list[Prompt]:
     file = resolve(path)
     if not file.is_file():
         raise DataError(f"{file}: no such prompt file")
-    prompts = []
+    prompts, sound = [], set()
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
         if line.strip():
-            prompts.append(_read_prompt(file, number, line))
+            prompts.append(_read_prompt(file, number, line, sound))
     if not prompts:
         raise DataError(f"{file}: holds no prompts")
     return prompts
 
 
-def _read_prompt(file: Path, number: int, line: str) -> Prompt:
+def _read_prompt(file: Path, number: int, line: str, sound: set[Path]) -> Prompt:
+    """`sound` gathers the pictures already looked at: many questions share one."""
     where = f"{file}:{number}"
     try:
         entry: Any = json.loads(line)
@@ -74,7 +75,9 @@ def _read_prompt(file: Path, number: int, line: str) -> Prompt:
     answer = entry.get("answer")
     images = tuple(file.parent / name for name in entry.get("images", ()))
     for image in images:
-        check_image(image, where)
+        if image not in sound:
+            check_image(image, where)
+            sound.add(image)
     videos = tuple(file.parent / name for name in entry.get("videos", ()))
     for video in videos:
         if not video.is_file():

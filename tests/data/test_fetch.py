@@ -3,8 +3,14 @@
 import base64
 import hashlib
 import json
+import tarfile
+import threading
 import zipfile
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -12,6 +18,7 @@ from PIL import Image
 
 from mmrl.data import fetch as fetching
 from mmrl.data.fetch import DATASETS, FetchError, fetch
+from mmrl.data.packaged import emr_recording
 from mmrl.data.prompts import cache_folder, load_prompts
 
 PREFIX = DATASETS["chest_xray"].prefix
@@ -47,8 +54,6 @@ def build_wheel(folder: Path, extra: dict[str, str] | None = None) -> Path:
 
 
 def picture(level: int) -> bytes:
-    from io import BytesIO
-
     sink = BytesIO()
     Image.new("L", (8, 8), level).save(sink, "JPEG")
     return sink.getvalue()
@@ -136,3 +141,66 @@ def test_the_real_chest_x_rays_keep_patients_apart():
     patients = [{p.metadata["patient"] for p in side} for side in (train, test)]
     assert not patients[0] & patients[1]
     assert 0.45 < sum(p.answer == "B" for p in test) / len(test) < 0.55
+
+
+def build_source_archive(shelf: Path) -> Path:
+    """A source archive beside the page of a package index; its build would fail loudly."""
+    source = DATASETS["emr_recording"]
+    top = source.prefix.split("/", maxsplit=1)[0]
+    members = {f"{top}/setup.py": b"raise RuntimeError('built')"}
+    for side, session in emr_recording.SESSIONS.items():
+        base = f"{source.prefix}{session.folder}"
+        meta = {"viewport": [8, 8], "params": {"note": f"note of {side}"}}
+        members[f"{base}/meta.json"] = json.dumps(meta).encode()
+        events = [{"i": i, "kind": "click", "x": i, "y": 1} for i in range(len(session.actions))]
+        members[f"{base}/events.jsonl"] = "\n".join(map(json.dumps, events)).encode()
+        for event in events:
+            members[f"{base}/frames/{event['i']:04d}_before.png"] = picture(10 * event["i"])
+    folder = shelf / "openadapt-flow"
+    folder.mkdir()
+    with tarfile.open(folder / source.archive, "w:gz") as file:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            file.addfile(info, BytesIO(content))
+    (folder / "index.html").write_text(f'<a href="{source.archive}#sha256=0">{source.archive}</a>')
+    return folder / source.archive
+
+
+@pytest.fixture
+def index(shelf, monkeypatch) -> Iterator[Path]:
+    """A package index that serves the shelf, as pip's settings name it."""
+    handler = partial(SilentHandler, directory=str(shelf))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}/")
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield shelf
+        server.shutdown()
+
+
+class SilentHandler(SimpleHTTPRequestHandler):
+    def log_message(self, format, *args) -> None:
+        pass
+
+
+def test_a_source_archive_is_read_from_the_index_and_never_built(index, monkeypatch):
+    archive = build_source_archive(index)
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    changed = replace(DATASETS["emr_recording"], sha256=digest)
+    monkeypatch.setitem(fetching.DATASETS, "emr_recording", changed)
+    folder = fetch("emr_recording")
+    prompts = load_prompts("cache:emr_recording/test.jsonl")
+    assert len(prompts) == 18 and "'note of test'" in prompts[16].metadata["action"]
+    assert not list(folder.rglob("setup.py"))
+
+
+def test_a_source_archive_the_index_does_not_list_is_one_clear_line(index):
+    (index / "openadapt-flow").mkdir()
+    (index / "openadapt-flow/index.html").write_text("<a href='other.tar.gz'>other</a>")
+    with pytest.raises(FetchError, match=r"lists no openadapt_flow-2\.4\.0\.tar\.gz"):
+        fetch("emr_recording")
+
+
+def test_a_package_the_index_does_not_know_is_one_clear_line(index):
+    with pytest.raises(FetchError, match=r"could not download openadapt-flow==2\.4\.0.*404"):
+        fetch("emr_recording")
