@@ -52,7 +52,7 @@ class Registry(Generic[T]):
         self._discovered = False
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Class decorator that files the class under `name`; a name has one owner."""
+        """Decorator that files a class or a function under `name`; a name has one owner."""
 
         def add(item: T) -> T:
             taken = self._items.get(name)
@@ -91,7 +91,7 @@ class Listed:
 
     name: str
     summary: str
-    """First line of the class's docstring."""
+    """First line of the docstring."""
     file: Path
 
 
@@ -116,7 +116,7 @@ def _registered(file: Path) -> list[Listed]:
     items = []
     text = file.read_text(encoding="utf-8")
     for node in ast.walk(ast.parse(text)) if ".register(" in text else ():
-        if isinstance(node, ast.ClassDef):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             summary = (ast.get_docstring(node) or "").split("\n")[0]
             names = [name for mark in node.decorator_list if (name := _registered_name(mark))]
             items += [Listed(name, summary, file) for name in names]

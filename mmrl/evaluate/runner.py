@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -14,13 +15,15 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 from rich.progress import track
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmrl.data.prompts import load_prompts
 from mmrl.data.video import encode_webp
+from mmrl.evaluate.files import describe
 from mmrl.evaluate.metrics import bootstrap_ci
+from mmrl.evaluate.result import Result, Row, write_result
 from mmrl.recipe import EvaluateConfig, Recipe
-from mmrl.types import Prompt, Sample, VideoSample
+from mmrl.types import Prompt, Sample, TextSample, VideoSample
 
 LEVEL = 0.95
 
@@ -62,7 +65,7 @@ def evaluate(recipe: Recipe, config: EvaluateConfig) -> Evaluation:
         ):
             part = rows[start : start + config.rows]
             samples += recipe.policy.sample([row[1] for row in part], [row[2] for row in part])
-        scores = recipe.rewards.score_samples(samples)
+        scores = recipe.rewards.score_samples(samples, config.samples_per_prompt)
         table = {name: values[:, None] for name, values in scores.items()}
         combined = recipe.combine(table, 0).flatten()
     return Evaluation(
@@ -87,7 +90,10 @@ def summarize(found: Evaluation) -> dict[str, dict[str, Any]]:
 
 
 def write_evaluation(folder: Path, when: str, recipe: Recipe, found: Evaluation) -> None:
-    """Put the summary into `evaluation.json` under `when` ("before" or "after")."""
+    """Put the summary into `evaluation.json` under `when` ("before", "after", a checkpoint).
+
+    `evaluations/<when>/` gets every sample and the tables by slice.
+    """
     path = folder / "evaluation.json"
     tree = json.loads(path.read_text("utf-8")) if path.exists() else {}
     weights = recipe.rewards.weights
@@ -101,6 +107,38 @@ def write_evaluation(folder: Path, when: str, recipe: Recipe, found: Evaluation)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(tree, indent=1), encoding="utf-8")
     os.replace(temporary, path)
+    write_result(folder / "evaluations" / when, to_result(recipe, found, when))
+
+
+def to_result(recipe: Recipe, found: Evaluation, name: str) -> Result:
+    """Every sample with its scores, for files that stand on their own."""
+    rows = []
+    for index, sample in enumerate(found.samples):
+        values = {metric: scores[index].item() for metric, scores in found.scores.items()}
+        rows.append(
+            Row(
+                prompt=sample.prompt.text,
+                group=found.prompts[index],
+                seed=found.seeds[index],
+                scores={key: v if math.isfinite(v) else None for key, v in values.items()},
+                metadata=dict(sample.prompt.metadata),
+                text=sample.text if isinstance(sample, TextSample) else None,
+                answer=sample.prompt.answer,
+                media=str(sample.prompt.images[0]) if sample.prompt.images else None,
+                confidence=sample.confidence if isinstance(sample, TextSample) else None,
+            )
+        )
+    subject = {"weights": name, "sha256": weights_hash(recipe.policy.module)}
+    return Result(subject, describe(recipe.rewards), rows, level=LEVEL)
+
+
+def weights_hash(module: nn.Module) -> str:
+    """sha256 over names and bytes of all weights: equal exactly where all weights are equal."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def write_gallery(folder: Path, when: str, found: Evaluation, count: int) -> None:

@@ -43,6 +43,7 @@ def machine_curves(run: RunData) -> list[str]:
     plots = [
         line_plot("Gradient norm", _named(run, ["grad_norm"])),
         line_plot("Learning rate", _named(run, ["lr"])),
+        line_plot("Samples without a score, by cause", _causes(run)),
         line_plot("Groups whose rewards are all equal", _named(run, ["frac_reward_zero_std"])),
         _family("Seconds per step", run, "time/"),
     ]
@@ -75,6 +76,17 @@ def _family(title: str, run: RunData, prefix: str) -> str:
 
 def _named(run: RunData, keys: Sequence[str]) -> list[Series]:
     return [Series(key.replace("_", " "), _axis(run), run.column(key)) for key in keys]
+
+
+def _causes(run: RunData) -> list[Series]:
+    """Counts of what went wrong with each reward, where anything did."""
+    ends = ("abstained", "timeout", "error", "unavailable", "skipped", "short_group")
+    keys = [key for end in ends for key in run.keys("reward/", f"/{end}")]
+    return [
+        Series(key.removeprefix("reward/").replace("/", ": "), _axis(run), run.column(key))
+        for key in keys
+        if any(run.column(key))
+    ]
 
 
 def _axis(run: RunData) -> list[float]:

@@ -39,6 +39,7 @@ def train_step(recipe: Recipe, state: TrainState, config: TrainConfig, ranks: Ra
         advantages = recipe.advantage(rewards).flatten()
     scored = time.perf_counter()
     metrics = score_metrics(ranks.totals(score_sums(scores, rewards)))
+    metrics |= ranks.totals(recipe.rewards.counts())
     replayed = Replayed()
     passes = [
         optimize(recipe, state, rollout, advantages, replayed, config, ranks)
