@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -47,6 +48,41 @@ def batch_normalized(
 ) -> Float[Tensor, "P G"]:
     """A = (R - mean) / (std + eps) over all P G samples: the last step of GDPO (2601.05242)."""
     return group_normalized(rewards.reshape(1, -1), std=std, eps=eps).view(rewards.shape)
+
+
+def soften_negatives(
+    advantages: Float[Tensor, "P G"],
+    success_rate: Float[Tensor, " P"],
+    *,
+    initial: float,
+    slope: float,
+    variant: Literal["paper", "released"] = "paper",
+) -> Float[Tensor, "P G"]:
+    """A' = A where A >= 0, else lambda A; lambda = min(initial + slope p, 1), p a group's success.
+
+    GUI-Libra's SNGS (arXiv:2602.22190): other actions than the recorded one may be right too, so a
+    "wrong" sample says less than a right one. `paper` refuses a lambda that is below 0 for some p
+    in [0, 1]; `released` clamps it at 0. A NaN success rate (nothing scored) leaves its group.
+    """
+    check_softening(initial, slope, variant)
+    if bool(((success_rate < 0) | (success_rate > 1)).any()):
+        raise ValueError("a success rate lies outside [0, 1]")
+    if advantages.shape[1] < 2:
+        raise ValueError("a group of 1 has no advantage; need >= 2")
+    scale = (initial + slope * success_rate).clamp(0.0, 1.0).nan_to_num(nan=1.0)
+    return torch.where(advantages < 0, scale[:, None] * advantages, advantages)
+
+
+def check_softening(initial: float, slope: float, variant: Literal["paper", "released"]) -> None:
+    """ValueError unless both are finite and, for `paper`, lambda >= 0 for all p in [0, 1]."""
+    if not (math.isfinite(initial) and math.isfinite(slope)):
+        raise ValueError(f"initial and slope must be finite, got {initial} and {slope}")
+    lowest = min(initial, initial + slope)
+    if lowest < 0 and variant == "paper":
+        raise ValueError(
+            f"initial {initial} and slope {slope} give a factor of {lowest:g}, which would reward "
+            "wrong samples; raise initial"
+        )
 
 
 def _valid(rewards: Float[Tensor, "P G"]) -> tuple[Bool[Tensor, "P G"], Float[Tensor, "P 1"]]:

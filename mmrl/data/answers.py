@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
 ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
-THINK_THEN_ANSWER = re.compile(
-    r"\s*<think>(?P<think>.*?)</think>\s*<answer>(?P<answer>.*?)</answer>\s*", re.DOTALL
-)
 ONLY_ANSWER = re.compile(r"\s*<answer>(?P<answer>.*?)</answer>\s*", re.DOTALL)
-TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
 
 def answer_block(text: str) -> str | None:
@@ -19,11 +16,21 @@ def answer_block(text: str) -> str | None:
     return found[0].strip() if len(found) == 1 and whole else None
 
 
-def well_formed(text: str, *, think: bool) -> bool:
-    """Exactly the blocks asked for, each once and not empty, with only white space around."""
-    pattern = THINK_THEN_ANSWER if think else ONLY_ANSWER
+def well_formed(text: str, *, think: bool, tag: str = "think") -> bool:
+    """Exactly the blocks asked for, each once and not empty, with only white space around.
+
+    `tag` is the name of the think block.
+    """
+    pattern = _think_then_answer(tag) if think else ONLY_ANSWER
     found = pattern.fullmatch(text)
     expected = 1 if think else 0
-    counts = [text.count(tag) for tag in TAGS]
-    once = counts == [expected, expected, 1, 1]
+    names = (f"<{tag}>", f"</{tag}>", "<answer>", "</answer>")
+    once = [text.count(name) for name in names] == [expected, expected, 1, 1]
     return bool(found) and once and all(block.strip() for block in found.groupdict().values())
+
+
+@cache
+def _think_then_answer(tag: str) -> re.Pattern[str]:
+    return re.compile(
+        rf"\s*<{tag}>(?P<think>.*?)</{tag}>\s*<answer>(?P<answer>.*?)</answer>\s*", re.DOTALL
+    )
