@@ -91,7 +91,7 @@ class TrainConfig(Config):
 class EvaluateConfig(Config):
     """Held-out prompts, scored before the first and after the last step."""
 
-    prompts: str
+    prompts: str | list[str]
     count: int = Field(default=64, ge=2)
     """How many of the prompts; they are taken evenly from the file."""
     samples_per_prompt: int = Field(default=1, ge=1)
@@ -106,8 +106,8 @@ class PipelineConfig(Config):
 
     pipeline: str
     output: str
-    prompts: str
-    """JSONL of prompts to train on."""
+    prompts: str | list[str]
+    """Files of prompts to train on, JSONL or parquet; a list, or names between commas."""
     model: str
     """A folder in the library's own layout, or a hub id."""
     lora: LoraConfig | None = None

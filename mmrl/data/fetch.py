@@ -30,9 +30,9 @@ from rich.console import Console
 from rich.progress import track
 
 from mmrl.config import UserError
+from mmrl.data.files import cache_folder
 from mmrl.data.packaged import DATASETS
 from mmrl.data.packaged.dataset import Dataset
-from mmrl.data.prompts import cache_folder
 from mmrl.registry import nearest_hint
 
 PYPI = "https://pypi.org/simple"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from mmrl.data.prompts import DataError
+from mmrl.data.files import DataError
 
 
 @lru_cache(maxsize=256)

@@ -2,104 +2,108 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
-from mmrl.config import UserError
+from mmrl.data.files import DataError, cache_folder, check_image, resolve, store_picture
+from mmrl.data.rows import fields, raw_rows
 from mmrl.types import Prompt
 
-CACHE_PREFIX = "cache:"
+__all__ = [
+    "DataError",
+    "PromptStream",
+    "cache_folder",
+    "check_image",
+    "load_prompts",
+    "read_prompt",
+    "resolve",
+]
+
 FIELDS = ("text", "images", "videos", "answer", "metadata")
 
 
-class DataError(UserError):
-    """A prompt file or a picture that cannot be used: the file, the line, what is wrong."""
+def load_prompts(paths: str | Sequence[str]) -> list[Prompt]:
+    """Prompts of one file or several (a list, or names between commas), one after the other.
 
-
-def cache_folder() -> Path:
-    """Where fetched data lies: `$MMRL_CACHE`, or `~/.cache/mmrl`."""
-    return Path(os.environ.get("MMRL_CACHE", Path.home() / ".cache" / "mmrl"))
-
-
-def resolve(path: str) -> Path:
-    """A data path of a config: `cache:name/file` is a file of `mmrl data fetch name`."""
-    if not path.startswith(CACHE_PREFIX):
-        return Path(path)
-    relative = path.removeprefix(CACHE_PREFIX)
-    found = cache_folder() / relative
-    if not found.exists():
-        name = relative.split("/")[0]
-        raise DataError(f"{path}: not on this machine; run `mmrl data fetch {name}` first")
-    return found
-
-
-def load_prompts(path: str) -> list[Prompt]:
-    """Prompts of a JSONL file, one object a line: text, images, videos, answer, metadata.
-
-    Image and video paths are relative to the file. DataError names the first broken line.
+    JSONL, JSON or parquet with the fields text, images, videos, answer and metadata. Image and
+    video paths are relative to their file; pictures that a parquet file holds as bytes are
+    written to the cache. DataError names the first broken row.
     """
-    file = resolve(path)
+    names = paths.split(",") if isinstance(paths, str) else paths
+    return [prompt for name in names for prompt in _load_file(resolve(name.strip()))]
+
+
+def _load_file(file: Path) -> list[Prompt]:
     if not file.is_file():
         raise DataError(f"{file}: no such prompt file")
     prompts, sound = [], set()
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        if line.strip():
-            prompts.append(_read_prompt(file, number, line, sound))
+    for where, raw in raw_rows(file):
+        prompt = read_prompt(fields(where, raw), file.parent, where)
+        for image in prompt.images:
+            if image not in sound:  # many questions share a picture
+                check_image(image, where)
+                sound.add(image)
+        prompts.append(prompt)
     if not prompts:
         raise DataError(f"{file}: holds no prompts")
     return prompts
 
 
-def _read_prompt(file: Path, number: int, line: str, sound: set[Path]) -> Prompt:
-    """`sound` gathers the pictures already looked at: many questions share one."""
-    where = f"{file}:{number}"
-    try:
-        entry: Any = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not valid JSON: {error.msg} at column {error.colno}") from error
-    if not isinstance(entry, dict):
-        raise DataError(f"{where}: expected an object, got {type(entry).__name__}")
+def read_prompt(entry: Mapping[str, Any], folder: Path, where: str) -> Prompt:
+    """The fields of one row as a prompt; whether its pictures can be read is left to the caller."""
     unknown = sorted(set(entry) - set(FIELDS))
     if unknown:
-        raise DataError(f"{where}: unknown field '{unknown[0]}' (known: {', '.join(FIELDS)})")
+        raise DataError(
+            f"{where}: unknown field '{unknown[0]}' (known: {', '.join(FIELDS)}); "
+            "`mmrl data convert` reads other formats"
+        )
     text = entry.get("text")
     if not isinstance(text, str) or not text.strip():
         raise DataError(f"{where}: 'text' must be a non-empty string, got {text!r}")
     answer = entry.get("answer")
-    images = tuple(file.parent / name for name in entry.get("images", ()))
-    for image in images:
-        if image not in sound:
-            check_image(image, where)
-            sound.add(image)
-    videos = tuple(file.parent / name for name in entry.get("videos", ()))
+    if isinstance(answer, list | dict):
+        raise DataError(f"{where}: 'answer' must be a text or a number, got {answer!r}")
+    videos = tuple(folder / str(name) for name in _listed(entry, "videos", where))
     for video in videos:
         if not video.is_file():
             raise DataError(f"{where}: video {video} does not exist")
     return Prompt(
         text=text,
-        images=images,
+        images=tuple(_picture(item, folder, where) for item in _listed(entry, "images", where)),
         videos=videos,
         answer=None if answer is None else str(answer),
-        metadata=entry.get("metadata", {}),
+        metadata=_metadata(entry, where),
     )
 
 
-def check_image(path: Path, where: str) -> None:
-    """DataError unless the file is a picture whose header and checksums are sound."""
-    try:
-        with Image.open(path) as image:
-            image.verify()
-    except FileNotFoundError as error:
-        raise DataError(f"{where}: image {path} does not exist") from error
-    except Exception as error:
-        raise DataError(f"{where}: image {path} cannot be read: {error}") from error
+def _listed(entry: Mapping[str, Any], name: str, where: str) -> list[Any]:
+    found = entry.get(name)
+    if found is not None and not isinstance(found, list):
+        raise DataError(f"{where}: '{name}' must be a list, got {found!r:.80}")
+    return found or []
+
+
+def _metadata(entry: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Columns that a parquet row lacks come as null and are left out."""
+    found = entry.get("metadata")
+    if found is not None and not isinstance(found, dict):
+        raise DataError(f"{where}: 'metadata' must be an object, got {found!r:.80}")
+    return {key: value for key, value in (found or {}).items() if value is not None}
+
+
+def _picture(item: object, folder: Path, where: str) -> Path:
+    """A path beside the file, or bytes (bare, or as Hugging Face's {bytes, path}) in the cache."""
+    if isinstance(item, dict):
+        item = item.get("bytes") or item.get("path")
+    if isinstance(item, bytes):
+        return store_picture(item, cache_folder() / "images", where)
+    if not isinstance(item, str) or not item:
+        raise DataError(f"{where}: an image must be a path or bytes, got {item!r:.80}")
+    return folder / item
 
 
 @dataclass

@@ -190,7 +190,7 @@ def test_a_source_archive_is_read_from_the_index_and_never_built(index, monkeypa
     monkeypatch.setitem(fetching.DATASETS, "emr_recording", changed)
     folder = fetch("emr_recording")
     prompts = load_prompts("cache:emr_recording/test.jsonl")
-    assert len(prompts) == 18 and "'note of test'" in prompts[16].metadata["action"]
+    assert len(prompts) == 18 and prompts[16].metadata["action"] == "Type 'note of test'"
     assert not list(folder.rglob("setup.py"))
 
 

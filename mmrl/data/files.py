@@ -1,0 +1,64 @@
+"""Where data lies, its mistakes in one line, and pictures stored under the hash of their bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+from mmrl.config import UserError
+
+CACHE_PREFIX = "cache:"
+
+
+class DataError(UserError):
+    """A prompt file or a picture that cannot be used: the file, the line, what is wrong."""
+
+
+def cache_folder() -> Path:
+    """Where fetched data lies: `$MMRL_CACHE`, or `~/.cache/mmrl`."""
+    return Path(os.environ.get("MMRL_CACHE", Path.home() / ".cache" / "mmrl"))
+
+
+def resolve(path: str) -> Path:
+    """A data path of a config: `cache:name/file` is a file of `mmrl data fetch name`."""
+    if not path.startswith(CACHE_PREFIX):
+        return Path(path)
+    relative = path.removeprefix(CACHE_PREFIX)
+    found = cache_folder() / relative
+    if not found.exists():
+        name = relative.split("/")[0]
+        raise DataError(f"{path}: not on this machine; run `mmrl data fetch {name}` first")
+    return found
+
+
+def store_picture(content: bytes, folder: Path, where: str) -> Path:
+    """The bytes as a file of `folder`, named by their sha256: the same picture is stored once."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            kind = (image.format or "").lower()
+            image.verify()
+    except Exception as error:
+        raise DataError(f"{where}: the picture cannot be read: {error}") from error
+    target = folder / f"{hashlib.sha256(content).hexdigest()}.{kind}"
+    if not target.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as sink:
+            sink.write(content)
+        os.replace(sink.name, target)
+    return target
+
+
+def check_image(path: Path, where: str) -> None:
+    """DataError unless the file is a picture whose header and checksums are sound."""
+    try:
+        with Image.open(path) as image:
+            image.verify()
+    except FileNotFoundError as error:
+        raise DataError(f"{where}: image {path} does not exist") from error
+    except Exception as error:
+        raise DataError(f"{where}: image {path} cannot be read: {error}") from error
