@@ -41,6 +41,8 @@ class TextSample:
     text: str
     num_tokens: int = 0
     finished: bool = True
+    confidence: float | None = None
+    """The model's own probability of its answer, in [0, 1], where it is known."""
 
 
 @dataclass(frozen=True)

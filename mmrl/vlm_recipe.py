@@ -35,11 +35,11 @@ def build_vlm_policy(config: VlmPipelineConfig, *, template: str = "{question}")
 
     `template` is the method's own; the config's `prompt_template` goes before it.
     """
-    from mmrl.models.qwen_vl import QwenVlModel
+    from mmrl.models.vlm_loader import load_vlm
     from mmrl.policies.vlm import VlmPolicy
 
     policy = VlmPolicy(
-        QwenVlModel.from_pretrained(config.model, dtype=getattr(torch, config.precision)),
+        load_vlm(config.model, dtype=getattr(torch, config.precision)),
         max_new_tokens=config.max_new_tokens,
         rows=config.train.rows,
         temperature=config.temperature,

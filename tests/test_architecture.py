@@ -16,7 +16,7 @@ FILES = [
     for path in sorted((ROOT / top).rglob("*.py"))
 ]
 FLOORS = {
-    0: ("mmrl.types", "mmrl.config", "mmrl.registry", "mmrl.torchvision_fix"),
+    0: ("mmrl.types", "mmrl.config", "mmrl.registry", "mmrl.torchvision_fix", "mmrl.versions"),
     1: (
         "mmrl.ops",
         "mmrl.diffusion",
@@ -31,10 +31,13 @@ FLOORS = {
     3: (
         "mmrl.recipe",
         "mmrl.video_recipe",
+        "mmrl.vlm_recipe",
         "mmrl.train",
         "mmrl.evaluate",
         "mmrl.report",
+        "mmrl.serve",
         "mmrl.cli",
+        "mmrl.cli_evaluate",
         "mmrl.demo",
         "mmrl.launch",
         "mmrl.doctor",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import subprocess
 from itertools import pairwise
@@ -17,7 +18,8 @@ from torch import Tensor
 
 from mmrl.data.prompts import DataError
 
-ANIMATED = (".webp", ".gif", ".png")
+ANIMATED = (".webp", ".gif", ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+"""What Pillow reads: animations, and pictures as videos of one frame."""
 LOSSLESS_SIDE = 128
 """Pixels. Natural video at full size is megabytes without loss, and a page carries many."""
 
@@ -49,6 +51,19 @@ def read_video(path: Path, count: int | None = None) -> Float[Tensor, "F 3 H W"]
     if len(frames) == 0:
         raise DataError(f"video {path} holds no frames")
     return rearrange(torch.from_numpy(frames), "f h w c -> f c h w").float() / 255
+
+
+def video_fps(path: Path, default: float = 8.0) -> float:
+    """Frames a second as the file tells, or `default` where it tells none, as a picture does."""
+    if path.suffix.lower() not in ANIMATED:
+        import decord
+
+        told = decord.VideoReader(str(path), ctx=decord.cpu(0)).get_avg_fps()
+        return told if math.isfinite(told) and told > 0 else default
+    with Image.open(path) as image:
+        image.load()
+        milliseconds = image.info.get("duration", 0)
+    return 1000 / milliseconds if milliseconds else default
 
 
 def write_mp4(path: Path, video: Float[Tensor, "F 3 H W"], fps: float) -> None:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from mmrl.config import UserError, apply_overrides, read_yaml
-from mmrl.evaluate.runner import evaluate, summarize, write_evaluation
+from mmrl.evaluate.result import Result, read_result
+from mmrl.evaluate.runner import evaluate, write_evaluation
 from mmrl.train.checkpoint import load_weights, newest_sound
 from mmrl.train.loop import load_config
 
 
-def evaluate_run(run: Path, overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Metrics of the newest sound checkpoint on the config's held-out prompts.
+def evaluate_run(run: Path, overrides: Sequence[str]) -> Result:
+    """The newest sound checkpoint on the config's held-out prompts.
 
-    The result is filed in the run's evaluation.json under the name of the checkpoint.
+    It is filed in the run's evaluation.json and evaluations/ under the name of the checkpoint.
     """
     tree = apply_overrides(read_yaml(run / "config.yaml"), overrides)
     config = load_config(tree)
@@ -26,6 +26,5 @@ def evaluate_run(run: Path, overrides: Sequence[str]) -> dict[str, dict[str, Any
         raise UserError(f"{run} holds no sound checkpoint to evaluate")
     recipe = config.build()
     load_weights(found, recipe.policy.module)
-    result = evaluate(recipe, config.evaluate)
-    write_evaluation(run, found.name, recipe, result)
-    return summarize(result)
+    write_evaluation(run, found.name, recipe, evaluate(recipe, config.evaluate))
+    return read_result(run / "evaluations" / found.name)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import platform
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
 
@@ -28,10 +26,10 @@ from mmrl.train.state import TrainState
 from mmrl.train.step import train_step
 from mmrl.trust_region.weights import Anchor, take_snapshot, trainable
 from mmrl.types import Metrics
+from mmrl.versions import versions
 
 EXIT_STOPPED = 75
 """Exit status of a run that a signal stopped after it saved (EX_TEMPFAIL: start it again)."""
-PACKAGES = ("mmrl", "torch", "transformers", "diffusers", "accelerate", "peft", "open_clip_torch")
 
 
 @dataclass
@@ -227,10 +225,4 @@ def _note(metrics: Metrics) -> str:
 def _write_heading(config: PipelineConfig, run: Path) -> None:
     run.mkdir(parents=True, exist_ok=True)
     (run / "config.yaml").write_text(dump(config), encoding="utf-8")
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "missing"
-    (run / "versions.json").write_text(json.dumps(versions, indent=1), encoding="utf-8")
+    (run / "versions.json").write_text(json.dumps(versions(), indent=1), encoding="utf-8")
