@@ -8,7 +8,7 @@ import torch
 from mmrl.objectives.clipped import clipped_surrogate
 from mmrl.ops import gaussian
 from mmrl.trust_region.penalty import anchor_kls, penalty
-from mmrl.types import ActionStats
+from mmrl.types import ActionKind, Actions, ActionStats
 
 
 def test_the_released_weight_pulls_less_than_a_millionth_as_hard_as_the_policy() -> None:
@@ -25,10 +25,10 @@ def test_the_released_weight_pulls_less_than_a_millionth_as_hard_as_the_policy()
         mean + std * torch.randn(anchor.shape, generator=generator, dtype=torch.float64)
     ).detach()
     log_prob = gaussian.log_prob(after[0], mean[0], torch.tensor(std, dtype=torch.float64))[:, None]
-    weights = {"denoise": torch.ones(1, 1, dtype=torch.float64)}
+    weights: dict[ActionKind, torch.Tensor] = {"denoise": torch.ones(1, 1, dtype=torch.float64)}
     scale = torch.full((1, 1), std, dtype=torch.float64)
-    current = {"denoise": ActionStats(log_prob, mean, scale)}
-    kept = {"denoise": ActionStats(log_prob.detach(), anchor, scale)}
+    current: Actions = {"denoise": ActionStats(log_prob, mean, scale)}
+    kept: Actions = {"denoise": ActionStats(log_prob.detach(), anchor, scale)}
     loss, _ = clipped_surrogate(
         log_prob,
         log_prob.detach(),
