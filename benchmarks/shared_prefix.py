@@ -3,7 +3,8 @@
 One picture of 256 image tokens, G = 8 answers of 64 tokens, a Qwen2-VL of 37 M parameters with
 random weights. Both ways do the same work on the same answers: the shared prefix runs picture and
 prompt once, the plain way runs them for every answer. `--trl` also times a whole step of TRL's
-GRPOTrainer on the same model and prompt (`pip install trl`).
+GRPOTrainer on the same model and prompt (`pip install trl`). Times are CPU seconds of all threads,
+so that a busy machine does not change them; on a GPU they are wall-clock seconds.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 from PIL import Image
 
 from mmrl.advantages import group_normalized
-from mmrl.models.qwen_vl import QwenVlModel
+from mmrl.models.vlm_loader import adapt
 from mmrl.objectives.grpo import Clip, Grpo
 from mmrl.policies.vlm import TokenReplay, VlmPolicy
 from mmrl.types import ActionStats, Prompt, Rollout
@@ -30,6 +31,7 @@ from pipelines.tiny.qwen_models import SPECIAL, Size, build_model
 GROUP, NEW_TOKENS, SIDE = 8, 64, 448
 QUESTION = "Describe the picture, then say which of the four options is right and why. " * 2
 SIZE, VOCABULARY = Size(width=512, layers=6, vision=4), 16_384
+clock = time.perf_counter if torch.cuda.is_available() else time.process_time
 
 
 def main() -> None:
@@ -52,7 +54,7 @@ def setup(folder: Path) -> tuple[VlmPolicy, Prompt]:
     processor.image_processor.size = {"shortest_edge": SIDE**2, "longest_edge": SIDE**2}
     tokenizer = processor.tokenizer
     ids = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL}
-    model = QwenVlModel(build_model("qwen2_vl", ids, VOCABULARY, SIZE).eval(), processor)
+    model = adapt(build_model("qwen2_vl", ids, VOCABULARY, SIZE).eval(), processor)
     path = folder / "noise.png"
     Image.effect_noise((SIDE, SIDE), 80).convert("RGB").save(path)
     policy = VlmPolicy(model, max_new_tokens=NEW_TOKENS, rows=GROUP)
@@ -102,15 +104,14 @@ def plain_log_probs(policy: VlmPolicy, rollout: Rollout) -> torch.Tensor:
     replay = rollout.replay
     assert isinstance(replay, TokenReplay)
     inputs, rows = replay.prompts[0], len(replay.ids)
-    assert inputs.pixels is not None and inputs.grid is not None
+    assert inputs.images is not None
     ids = torch.cat([inputs.ids.expand(rows, -1), replay.ids], dim=1)
     types = torch.cat([inputs.types.expand(rows, -1), torch.zeros_like(replay.ids)], dim=1)
     logits = policy.module(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         mm_token_type_ids=types,
-        pixel_values=inputs.pixels.repeat(rows, 1),
-        image_grid_thw=inputs.grid.repeat(rows, 1),
+        **{name: values.repeat(rows, 1) for name, values in inputs.images.items()},
         use_cache=False,
         logits_to_keep=replay.ids.shape[1] + 1,
     ).logits[:, :-1]
@@ -131,10 +132,10 @@ def measure(ways: tuple[Callable[[], None], ...], repeats: int) -> list[float]:
     found: list[list[float]] = [[] for _ in ways]
     for repeat in range(repeats + 1):
         for times, way in zip(found, ways, strict=True):
-            began = time.perf_counter()
+            began = clock()
             way()
             if repeat:
-                times.append(time.perf_counter() - began)
+                times.append(clock() - began)
     return [statistics.median(times) for times in found]
 
 
@@ -148,7 +149,7 @@ def trl_step(policy: VlmPolicy, prompt: Prompt, steps: int, folder: Path) -> Non
     times: list[float] = []
 
     def reward(completions, **_) -> list[float]:
-        times.append(time.perf_counter())
+        times.append(clock())
         return [float(index) for index in range(len(completions))]
 
     trainer = GRPOTrainer(

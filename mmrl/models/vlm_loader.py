@@ -5,15 +5,20 @@ from __future__ import annotations
 from importlib import import_module
 
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 
 from mmrl.config import ConfigError
 from mmrl.models.folder import check_model_folder
-from mmrl.models.qwen_vl import QwenVlModel as VlmModel
+from mmrl.models.vlm import VlmModel
+from mmrl.models.vlm_family import VlmFamily
 
 ADAPTERS = {
-    "qwen2_5_vl": "mmrl.models.qwen_vl:QwenVlModel",
-    "qwen2_vl": "mmrl.models.qwen_vl:QwenVlModel",
+    "idefics3": "mmrl.models.smolvlm:SMOLVLM",
+    "internvl": "mmrl.models.internvl:INTERNVL",
+    "qwen2_5_vl": "mmrl.models.qwen_vl:QWEN_VL",
+    "qwen2_vl": "mmrl.models.qwen_vl:QWEN_VL",
+    "qwen3_vl": "mmrl.models.qwen3_vl:QWEN3_VL",
+    "smolvlm": "mmrl.models.smolvlm:SMOLVLM",
 }
 """Adapter of every `model_type` that config.json may name."""
 
@@ -21,14 +26,31 @@ ADAPTERS = {
 def load_vlm(model: str, *, dtype: torch.dtype) -> VlmModel:
     """The model in a folder (or hub id) behind the adapter of its family.
 
-    ConfigError for a missing folder, and for a family without an adapter.
+    ConfigError for a missing folder, a family without an adapter, and a missing processor.
     """
     check_model_folder(model, "config.json")
-    family = AutoConfig.from_pretrained(model).model_type
-    if family not in ADAPTERS:
+    family = adapter_of(AutoConfig.from_pretrained(model).model_type, model)
+    module = AutoModelForImageTextToText.from_pretrained(model, dtype=dtype)
+    try:
+        processor = AutoProcessor.from_pretrained(model)
+    except (ImportError, OSError, ValueError) as error:
+        raise ConfigError(f"{model} has no processor that loads: {error}", key="model") from error
+    return VlmModel(module.eval(), processor, family)
+
+
+def adapt(module: PreTrainedModel, processor: object) -> VlmModel:
+    """A model that is already there behind the adapter of its family."""
+    family = adapter_of(module.config.model_type, type(module).__name__)
+    return VlmModel(module, processor, family)
+
+
+def adapter_of(model_type: str, where: str) -> VlmFamily:
+    """The family of this name; ConfigError with the known ones for another."""
+    if model_type not in ADAPTERS:
         raise ConfigError(
-            f"{model} holds a '{family}' model; adapters exist for {', '.join(sorted(ADAPTERS))}",
+            f"{where} holds a '{model_type}' model; "
+            f"adapters exist for {', '.join(sorted(ADAPTERS))}",
             key="model",
         )
-    module, _, attribute = ADAPTERS[family].partition(":")
-    return getattr(import_module(module), attribute).from_pretrained(model, dtype=dtype)
+    module, _, attribute = ADAPTERS[model_type].partition(":")
+    return getattr(import_module(module), attribute)

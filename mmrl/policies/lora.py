@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 import torch
 from pydantic import Field
 from torch import nn
@@ -18,16 +21,23 @@ class LoraConfig(Config):
     """Ends of layer names, as PEFT reads them."""
 
 
-def add_lora(module: nn.Module, config: LoraConfig, *, seed: int) -> None:
+def add_lora(
+    module: nn.Module, config: LoraConfig, *, seed: int, without: Sequence[str] = ()
+) -> None:
     """Freeze `module` and add trainable adapters to the linear layers that `config.targets` name.
 
+    The parts of the module that `without` names stay as they are.
     The adapters start as the identity (B = 0). Works on diffusers and transformers models, whose
     own `save_lora_adapter` / `save_pretrained` then write the adapter. ConfigError where a target
     matches no layer.
     """
     from peft import LoraConfig as PeftLoraConfig
 
-    names = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear)]
+    names = [
+        name
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Linear) and not any(name.startswith(f"{w}.") for w in without)
+    ]
     for target in config.targets:
         if not any(name == target or name.endswith(f".{target}") for name in names):
             known = sorted({name.rsplit(".", 1)[-1] for name in names})
@@ -44,6 +54,7 @@ def add_lora(module: nn.Module, config: LoraConfig, *, seed: int) -> None:
                 r=config.rank,
                 lora_alpha=config.alpha,  # pyright: ignore[reportArgumentType]  # any number will do
                 target_modules=list(config.targets),
+                exclude_modules="|".join(rf"{re.escape(w)}\..*" for w in without) or None,
             )
         )
 

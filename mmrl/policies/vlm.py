@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from mmrl.config import ConfigError
-from mmrl.models.qwen_vl import QwenVlModel, VlmInputs
+from mmrl.models.vlm import VlmModel
+from mmrl.models.vlm_family import VlmInputs
 from mmrl.ops.categorical import inverse_cdf, token_log_probs
 from mmrl.ops.weights import per_decision, per_sequence
 from mmrl.types import FIRST_TURN, Actions, ActionStats, Prompt, Rollout, TextSample, Turn
@@ -62,7 +63,7 @@ class Answers:
 class VlmPolicy:
     """Rollout and replay of a VLM with a shared prefix."""
 
-    model: QwenVlModel
+    model: VlmModel
     max_new_tokens: int
     rows: int
     """Samples of one forward pass; a multiple of the group size."""
@@ -70,6 +71,8 @@ class VlmPolicy:
     prompt_template: str = "{question}"
     weighting: Literal["sequence", "decision"] = "sequence"
     """Whether every answer counts alike in the loss (GRPO) or every token (DAPO)."""
+    gradient_checkpointing: bool = False
+    """Replay a group in one row, without a cache, and run every layer again in backward."""
     decision_chunk: int | None = None
     module: nn.Module = field(init=False)
 
@@ -99,6 +102,8 @@ class VlmPolicy:
         parts = []
         for start in range(0, len(prompts), per_pass):
             part = slice(start, start + per_pass)
+            if not self.model.vision_learns:
+                inputs[part] = self.model.look(inputs[part])
             draw = _sampler(seeds[part], group_size, self.temperature)
             parts.append(self._generate(inputs[part], group_size, draw))
         answers = _join(parts)
@@ -117,23 +122,31 @@ class VlmPolicy:
         """Log-probs of every answer token at the sampling temperature, teacher-forced."""
         replay = batch.replay
         assert isinstance(replay, TokenReplay)
-        found = self.answer_log_probs(replay.prompts, replay.ids, replay.group_size)
-        live = batch.weights["token"].to(found.device) != 0
+        live = batch.weights["token"].to(self.model.device) != 0
+        ends = torch.arange(1, live.shape[1] + 1, device=live.device)
+        lengths = (live * ends).amax(1)
+        found = self.answer_log_probs(replay.prompts, replay.ids, replay.group_size, lengths)
         return {"token": ActionStats(torch.where(live, found, 0.0))}
 
     def answer_log_probs(
-        self, prompts: Sequence[VlmInputs], ids: Int[Tensor, "B T"], group_size: int
+        self,
+        prompts: Sequence[VlmInputs],
+        ids: Int[Tensor, "B T"],
+        group_size: int,
+        lengths: Int[Tensor, " B"] | None = None,
     ) -> Float[Tensor, "B T"]:
-        """log p(token | picture, question, earlier tokens), the prefix computed once per prompt."""
-        prefix = self.model.prefix(prompts).repeat(group_size)
+        """log p(token | picture, question, earlier tokens), the prefix computed once per prompt.
+
+        With gradient checkpointing, tokens past an answer's length are 0 and cost nothing.
+        """
         ids = ids.to(self.model.device)
+        if self.gradient_checkpointing:
+            return self._packed_log_probs(prompts, ids, lengths)
+        prefix = self.model.prefix(prompts).repeat(group_size)
         hidden = prefix.last_hidden[:, None]
         if ids.shape[1] > 1:
             hidden = torch.cat([hidden, self.model.advance(prefix, ids[:, :-1], 0)], dim=1)
-        found = token_log_probs(
-            hidden.flatten(0, 1), self.model.head, ids.flatten(), temperature=self.temperature
-        )
-        return found.view(ids.shape)
+        return self._log_probs(hidden.flatten(0, 1), ids.flatten()).view(ids.shape)
 
     @torch.no_grad()
     def sample(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[TextSample]:
@@ -148,6 +161,21 @@ class VlmPolicy:
     def save_pretrained(self, folder: Path) -> None:
         """A transformers folder with its processor, or a PEFT adapter folder."""
         self.model.save_pretrained(folder)
+
+    def _packed_log_probs(
+        self, prompts: Sequence[VlmInputs], ids: Int[Tensor, "B T"], lengths: Tensor | None
+    ) -> Float[Tensor, "B T"]:
+        rows, width = ids.shape
+        if lengths is None:
+            lengths = torch.full((rows,), width, device=ids.device)
+        live = torch.arange(width, device=ids.device) < lengths[:, None]
+        found = self._log_probs(self.model.packed(prompts, ids, lengths), ids[live])
+        return found.new_zeros(ids.shape).masked_scatter(live, found)
+
+    def _log_probs(
+        self, hidden: Float[Tensor, "N H"], ids: Int[Tensor, " N"]
+    ) -> Float[Tensor, " N"]:
+        return token_log_probs(hidden, self.model.head, ids, temperature=self.temperature)
 
     def _generate(self, inputs: Sequence[VlmInputs], group_size: int, draw: Draw) -> Answers:
         prefix = self.model.prefix(inputs).repeat(group_size)

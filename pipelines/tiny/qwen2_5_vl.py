@@ -17,7 +17,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from mmrl.data.prompts import load_prompts
-from mmrl.models.qwen_vl import QwenVlModel
+from mmrl.models.vlm_loader import adapt
 from mmrl.policies.vlm import VlmPolicy
 from mmrl.reward import load_reward
 from mmrl.train.sft import Example, SftConfig, sft
@@ -89,7 +89,7 @@ def main() -> None:
     ids = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL}
     module = build_model("qwen2_5_vl", ids, len(tokenizer), Size(width=128, layers=3, vision=3))
     policy = VlmPolicy(
-        QwenVlModel(module.eval(), processor),
+        adapt(module.eval(), processor),
         max_new_tokens=MAX_NEW_TOKENS,
         rows=64,
         prompt_template=TEMPLATES["think"],
