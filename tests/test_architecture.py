@@ -27,7 +27,14 @@ FLOORS = {
         "mmrl.trust_region.penalty",
         "mmrl.trust_region.controller",
     ),
-    2: ("mmrl.reward", "mmrl.policies", "mmrl.models", "mmrl.data", "mmrl.trust_region.weights"),
+    2: (
+        "mmrl.reward",
+        "mmrl.policies",
+        "mmrl.models",
+        "mmrl.data",
+        "mmrl.judge",
+        "mmrl.trust_region.weights",
+    ),
     3: (
         "mmrl.recipe",
         "mmrl.video_recipe",
@@ -37,6 +44,7 @@ FLOORS = {
         "mmrl.report",
         "mmrl.serve",
         "mmrl.cli",
+        "mmrl.cli_data",
         "mmrl.cli_evaluate",
         "mmrl.demo",
         "mmrl.launch",
