@@ -14,6 +14,9 @@ from rewards import (
     smoothness,
     ssl_click,
     ssl_grid,
+    thinking_reward,
+    unified_reward,
+    vlm_judge,
 )
 
 __all__ = [
@@ -30,4 +33,7 @@ __all__ = [
     "smoothness",
     "ssl_click",
     "ssl_grid",
+    "thinking_reward",
+    "unified_reward",
+    "vlm_judge",
 ]

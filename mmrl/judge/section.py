@@ -1,0 +1,36 @@
+"""What rewards that ask a judge have in their config: an endpoint or a local model, by `kind`."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from mmrl.judge.base import Memory
+from mmrl.judge.endpoint import EndpointJudge
+from mmrl.judge.local import LocalJudge
+from mmrl.reward.base import RewardConfig, Unit
+
+JudgeSection = Annotated[EndpointJudge | LocalJudge, Field(discriminator="kind")]
+
+
+class JudgedReward(RewardConfig):
+    """The judge, and how it is asked."""
+
+    judge: JudgeSection
+
+    @property
+    def unit(self) -> Unit:
+        """As the judge is asked."""
+        return self.judge.unit
+
+    @property
+    def usual_faults(self) -> dict[str, Any]:
+        """As the judge can fail."""
+        return self.judge.usual_faults
+
+    @cached_property
+    def memory(self) -> Memory:
+        """What was asked before."""
+        return Memory()
