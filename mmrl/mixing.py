@@ -3,19 +3,96 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
+from pydantic import Field, model_validator
 from torch import Tensor
 
-from mmrl.advantages import group_normalized
+from mmrl.advantages import batch_normalized, group_normalized
+from mmrl.config import Config, ConfigError
+from mmrl.trust_region.controller import Scheduled, scheduled_value
+
+Advantage = Callable[[Float[Tensor, "P G"]], Float[Tensor, "P G"]]
 
 RELEASED_ASKED_ABOVE = 0.2
 """SophiaVL-R1's code asks its judge only about outcomes of at least this; others think 0."""
 RELEASED_TRIVIAL = (0.1, 0.9)
 """SophiaVL-R1's code leaves a group alone that lies wholly at or beyond one of these."""
+
+
+class Gate(Config):
+    """A sample whose score lies below (or above) a bound gets `reward`, whatever else it has."""
+
+    below: float | None = None
+    above: float | None = None
+    reward: float = 0.0
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> Gate:
+        if (self.below is None) == (self.above is None):
+            raise ValueError("a gate needs either 'below' or 'above'")
+        return self
+
+    def shut(self, scores: Float[Tensor, "P G"]) -> Bool[Tensor, "P G"]:
+        """Where the bound is passed; never where the score is NaN."""
+        return scores < self.below if self.below is not None else scores > (self.above or 0.0)
+
+
+class Mixing(Config):
+    """The `mixing:` section: how scores become one reward.
+
+    `weighted_sum` adds them up; `gdpo` normalizes each within its group first, so that scales do
+    not matter, and the sum over the batch after it (arXiv:2601.05242).
+    """
+
+    kind: Literal["weighted_sum", "gdpo"] = "weighted_sum"
+    gates: dict[str, Gate] = Field(default_factory=dict)
+    """By reward, watched ones too. A sample whose gate has no score has no reward."""
+    anneal: dict[str, Scheduled] = Field(default_factory=dict)
+    """By reward: a factor of its weight over training steps."""
+
+    def check(self, weights: Mapping[str, float]) -> None:
+        """ConfigError for a reward that is not there, or where every weight ends at 0."""
+        for field, names in (("gates", self.gates), ("anneal", self.anneal)):
+            for name in names:
+                if name not in weights:
+                    known = ", ".join(weights)
+                    raise ConfigError(f"no such reward (known: {known})", key=f"{field}.{name}")
+        lasting = [n for n, w in weights.items() if w and self._lowest(n) > 0]
+        if not lasting:
+            raise ConfigError("every trained reward is annealed to 0: nothing is left to train")
+
+    def combine(
+        self, scores: Mapping[str, Float[Tensor, "P G"]], weights: Mapping[str, float], step: int
+    ) -> Float[Tensor, "P G"]:
+        """One reward a sample; NaN where a trained reward or a gate has no score.
+
+        Groups of one sample have no spread: there `gdpo` is the weighted sum.
+        """
+        now = {name: weight * self.factor(name, step) for name, weight in weights.items()}
+        spread = next(iter(scores.values())).shape[1] > 1
+        mix = normalized if self.kind == "gdpo" and spread else weighted_sum
+        total = mix(scores, now)
+        for name, gate in self.gates.items():
+            total = torch.where(gate.shut(scores[name]), gate.reward, total)
+            total = torch.where(scores[name].isnan(), torch.nan, total)
+        return total
+
+    def factor(self, name: str, step: int) -> float:
+        """What the weight of a reward is multiplied with after `step` steps."""
+        schedule = self.anneal.get(name)
+        return 1.0 if schedule is None else scheduled_value(schedule, step)
+
+    def advantage(self, rewards: Float[Tensor, "P G"], default: Advantage) -> Float[Tensor, "P G"]:
+        """The method's own advantage, or GDPO's, which sees the whole batch at once."""
+        return batch_normalized(rewards) if self.kind == "gdpo" else default(rewards)
+
+    def _lowest(self, name: str) -> float:
+        schedule = self.anneal.get(name)
+        return 1.0 if schedule is None else min(schedule.start, schedule.end)
 
 
 def weighted_sum(

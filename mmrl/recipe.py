@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from mmrl.config import Config, ConfigError
+from mmrl.mixing import Mixing
 from mmrl.policies.base import Policy
 from mmrl.policies.lora import LoraConfig
 from mmrl.registry import Registry
@@ -84,8 +85,23 @@ class TrainConfig(Config):
     keep_checkpoints: int = Field(default=2, ge=2)
     """The newest checkpoints that stay; at least 2, so that a last good one is always there."""
     seed: int = 0
+    alarm: Alarm | None = None
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
     """Besides metrics.jsonl, which is always written."""
+
+
+class Alarm(Config):
+    """Watch for reward hacking: a trained reward that rises while a watched one falls.
+
+    Both changes, the mean of the last `window` steps against the `window` before, must pass
+    `threshold` of their standard errors. `raise_kl` multiplies every KL coefficient from then on;
+    `roll_back` puts the weights of the periodic or EMA anchor back and clears the optimizer.
+    """
+
+    window: int = Field(default=10, ge=2)
+    threshold: float = Field(default=2.0, gt=0)
+    action: Literal["warn", "raise_kl", "stop", "roll_back"] = "warn"
+    kl_factor: float = Field(default=2.0, gt=1)
 
 
 class EvaluateConfig(Config):
@@ -113,6 +129,7 @@ class PipelineConfig(Config):
     lora: LoraConfig | None = None
     group_size: int
     rewards: RewardTable
+    mixing: Mixing = Mixing()
     trust_region: TrustRegion = TrustRegion()
     train: TrainConfig
     evaluate: EvaluateConfig | None = None
@@ -130,6 +147,28 @@ class PipelineConfig(Config):
             raise ConfigError(
                 f"{self.train.rows} rows cut a group of {self.group_size}; use a multiple of it",
                 key="train.rows",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _mixing_fits_the_rewards(self) -> PipelineConfig:
+        try:
+            self.mixing.check(self.rewards.weights)
+        except ConfigError as error:
+            raise ConfigError(error.reason, key=f"mixing.{error.key}".rstrip(".")) from error
+        return self
+
+    @model_validator(mode="after")
+    def _alarm_has_something_to_watch(self) -> PipelineConfig:
+        alarm = self.train.alarm
+        if alarm is None:
+            return self
+        if all(self.rewards.weights.values()):
+            raise ConfigError("no reward is watched; give one weight 0", key="train.alarm")
+        anchors = self.trust_region.anchors()
+        if alarm.action == "roll_back" and not {"periodic", "ema"} & anchors.keys():
+            raise ConfigError(
+                "roll_back needs the periodic or the ema anchor", key="train.alarm.action"
             )
         return self
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
+from pydantic import Field, model_validator
+
 from mmrl.config import ConfigError
 from mmrl.data.prompts import load_prompts
-from mmrl.mixing import weighted_sum
 from mmrl.policies.base import Policy
 from mmrl.policies.lora import add_lora
 from mmrl.policies.video import VideoPolicy
@@ -15,6 +17,7 @@ from mmrl.policies.video_config import (
     VideoConfig,
     build_video_policy,
 )
+from mmrl.policies.video_model import TextCacheKind, TextOptions
 from mmrl.recipe import Advantage, Combine, Objective, PipelineConfig, Recipe
 from mmrl.trust_region.schedule import AnchorKind
 
@@ -29,28 +32,53 @@ class VideoPipelineConfig(PipelineConfig):
     """Recompute activations in the backward pass: less memory, a third more time."""
     tile_vae: bool = False
     """Decode in tiles, one video at a time: less memory, faint seams."""
+    text_cache: TextCacheKind | None = "memory"
+    """Of text embeddings: `disk`, below $MMRL_CACHE/text, serves later runs too; null: none."""
+    offload_text_encoder: bool = False
+    """Text encoders wait in host memory, and visit the device for texts that are not cached."""
+    embedded_guidance: float | None = Field(default=None, ge=0)
+    """What a guidance-distilled network is told; null: its pipeline's default."""
+    frame_rate: float | None = Field(default=None, gt=0)
+    """Frames a second that LTX is told; null: its pipeline's default."""
     compile: bool = False
     """torch.compile the network: a slow first step, faster ones after it."""
     eval_video: VideoConfig | None = None
     """Size of the held-out videos, to train small and evaluate large; null: `video`."""
+
+    @model_validator(mode="after")
+    def _offloads_what_is_cached(self) -> VideoPipelineConfig:
+        if self.offload_text_encoder and self.text_cache is None:
+            raise ConfigError(
+                "without a cache the encoder would move for every batch; "
+                "choose text_cache: memory or disk",
+                key="offload_text_encoder",
+            )
+        return self
+
+    def told(self) -> dict[str, float]:
+        """Numbers that the network is told beside text and noise level, where the config says."""
+        given = {"embedded_guidance": self.embedded_guidance, "frame_rate": self.frame_rate}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 def build_policy(
     config: VideoPipelineConfig, sampling: GridConfig, *, scales: Scales | None = None
 ) -> VideoPolicy:
     """The model of the config as a policy, with its adapters if it has any."""
-    policy = build_video_policy(
+    from mmrl.models.pipeline import at_size, load_video_model
+
+    model = load_video_model(
         config.model,
-        config.video,
-        sampling,
-        rows=config.train.rows,
-        precision=config.precision,
-        scales=scales,
+        config.video.size(),
+        dtype=getattr(torch, config.precision),
         tile_vae=config.tile_vae,
+        texts=TextOptions(config.text_cache, config.offload_text_encoder),
+        told=config.told(),
+    )
+    policy = build_video_policy(
+        model, sampling, fps=config.video.fps, rows=config.train.rows, scales=scales
     )
     if config.eval_video:
-        from mmrl.models.pipeline import at_size
-
         policy.eval_model = at_size(policy.model, config.eval_video.size())
     if config.lora:
         add_lora(policy.module, config.lora, seed=config.train.seed)
@@ -70,15 +98,15 @@ def video_recipe(
     combine: Combine | None = None,
     sample_from: AnchorKind | None = None,
 ) -> Recipe:
-    """The parts that a method chose; rewards are summed with their weights unless it says how."""
+    """The parts that a method chose; rewards are mixed as the config says unless it does."""
     weights = config.rewards.weights
     return Recipe(
         policy=policy,
         prompts=load_prompts(config.prompts),
         group_size=config.group_size,
         rewards=config.rewards,
-        combine=combine or (lambda scores, step: weighted_sum(scores, weights)),
-        advantage=advantage,
+        combine=combine or (lambda scores, step: config.mixing.combine(scores, weights, step)),
+        advantage=lambda rewards: config.mixing.advantage(rewards, advantage),
         objective=objective,
         trust_region=config.trust_region,
         sample_from=sample_from,

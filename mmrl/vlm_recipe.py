@@ -8,7 +8,6 @@ import torch
 from pydantic import Field
 
 from mmrl.data.prompts import load_prompts
-from mmrl.mixing import weighted_sum
 from mmrl.policies.base import Policy
 from mmrl.policies.lora import add_lora
 from mmrl.recipe import Advantage, Combine, Objective, PipelineConfig, Recipe
@@ -59,15 +58,15 @@ def vlm_recipe(
     objective: Objective,
     combine: Combine | None = None,
 ) -> Recipe:
-    """The parts that a method chose; rewards are summed with their weights unless it says how."""
+    """The parts that a method chose; rewards are mixed as the config says unless it does."""
     weights = config.rewards.weights
     return Recipe(
         policy=policy,
         prompts=load_prompts(config.prompts),
         group_size=config.group_size,
         rewards=config.rewards,
-        combine=combine or (lambda scores, step: weighted_sum(scores, weights)),
-        advantage=advantage,
+        combine=combine or (lambda scores, step: config.mixing.combine(scores, weights, step)),
+        advantage=lambda rewards: config.mixing.advantage(rewards, advantage),
         objective=objective,
         trust_region=config.trust_region,
     )

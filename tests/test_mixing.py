@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from mmrl.advantages import batch_normalized, group_normalized
-from mmrl.mixing import normalized, trust_weighted, weighted_sum
+from mmrl.config import ConfigError
+from mmrl.mixing import Gate, Mixing, normalized, trust_weighted, weighted_sum
+from mmrl.trust_region.controller import Scheduled
 
 GOLDEN = Path(__file__).parent / "golden"
 TRUST = json.loads((GOLDEN / "trust_weight.json").read_text())
@@ -228,3 +230,37 @@ def test_in_a_sum_a_reward_of_large_scale_decides_the_advantage_alone() -> None:
     torch.testing.assert_close(added, group_normalized(wide), atol=0.02, rtol=0)
     apart = normalized({"wide": wide, "narrow": narrow}, weights)
     assert (group_normalized(apart) - group_normalized(wide)).abs().max() > 0.5
+
+
+def test_a_gate_overrules_the_sum_and_a_gate_without_a_score_leaves_no_reward() -> None:
+    mixing = Mixing(gates={"b": Gate(below=0, reward=-1.0)})
+    found = mixing.combine({"a": A, "b": B}, {"a": 1.0, "b": 0.0}, 0)
+    assert found[0, :2].tolist() == [1.0, -1.0] and found[0, 2].isnan()
+    with pytest.raises(ValueError, match="either 'below' or 'above'"):
+        Gate(below=0, above=1)
+
+
+def test_an_annealed_weight_follows_its_schedule() -> None:
+    mixing = Mixing(anneal={"b": Scheduled(kind="linear", start=1.0, end=0.0, steps=10)})
+    scores = {"a": torch.zeros(1, 2), "b": torch.ones(1, 2)}
+    weights = {"a": 1.0, "b": 2.0}
+    found = [mixing.combine(scores, weights, step)[0, 0].item() for step in (0, 5, 10, 99)]
+    assert found == [2.0, 1.0, 0.0, 0.0]
+
+
+def test_gdpo_by_its_section_is_gdpo_by_hand_and_a_sum_for_groups_of_one() -> None:
+    torch.manual_seed(0)
+    scores = {"a": torch.randn(3, 4), "b": 100 * torch.randn(3, 4)}
+    weights, mixing = {"a": 1.0, "b": 0.5}, Mixing(kind="gdpo")
+    found = mixing.advantage(mixing.combine(scores, weights, 0), group_normalized)
+    assert found.equal(batch_normalized(normalized(scores, weights)))
+    alone = {name: table.reshape(-1, 1) for name, table in scores.items()}
+    assert mixing.combine(alone, weights, 0).equal(weighted_sum(alone, weights))
+
+
+def test_a_mixing_section_that_does_not_fit_is_named() -> None:
+    fading = Scheduled(kind="linear", start=1.0, end=0.0, steps=10)
+    with pytest.raises(ConfigError, match=r"gates\.c: no such reward \(known: a\)"):
+        Mixing(gates={"c": Gate(above=1)}).check({"a": 1.0})
+    with pytest.raises(ConfigError, match="annealed to 0"):
+        Mixing(anneal={"a": fading}).check({"a": 1.0, "b": 0.0})

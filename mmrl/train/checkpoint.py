@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mmrl.config import UserError
-from mmrl.train.state import TrainState
+from mmrl.train.state import AlarmState, TrainState
 from mmrl.trust_region.controller import ControllerState
 from mmrl.trust_region.schedule import AnchorKind
 from mmrl.trust_region.weights import Snapshot, check_names, trainable
@@ -82,6 +82,7 @@ def load_checkpoint(path: Path, module: nn.Module, state: TrainState) -> None:
         anchor.moved_at = record["anchors"][name]["moved_at"]
         anchor.version = record["anchors"][name]["version"]
     state.controllers = {k: ControllerState(**v) for k, v in record["controllers"].items()}
+    state.alarm = AlarmState(**record.get("alarm", {}))
     state.stream.epoch, state.stream.position = record["epoch"], record["position"]
     state.step, state.updates = record["step"], record["updates"]
 
@@ -124,6 +125,7 @@ def _record(state: TrainState) -> dict[str, Any]:
             for name, anchor in anchors.items()
         },
         "controllers": {name: asdict(found) for name, found in state.controllers.items()},
+        "alarm": asdict(state.alarm),
     }
 
 

@@ -19,6 +19,7 @@ from mmrl.data.prompts import PromptStream
 from mmrl.evaluate.runner import evaluate, write_evaluation, write_gallery
 from mmrl.recipe import PipelineConfig, Recipe, TrainConfig, pipelines
 from mmrl.registry import UnknownNameError
+from mmrl.train.alarm import RewardHackingError, respond
 from mmrl.train.checkpoint import checkpoints, load_checkpoint, newest_sound, save_checkpoint
 from mmrl.train.metrics import MetricsFile
 from mmrl.train.ranks import Ranks
@@ -156,7 +157,10 @@ def _steps(
         task = bar.add_task(config.pipeline, total=train.steps, completed=state.step, note="")
         while state.step < train.steps:
             found = train_step(recipe, state, train, ranks)
-            stopping = ranks.any(flag.raised)
+            if train.alarm:
+                found |= respond(train.alarm, recipe, state, found)
+            hacked = bool(train.alarm and train.alarm.action == "stop" and found["alarm/rung"])
+            stopping = hacked or ranks.any(flag.raised)
             if ranks.is_main:
                 metrics.write(state.step, found)
                 ranks.accelerator.log(found, step=state.step)
@@ -168,6 +172,11 @@ def _steps(
                         keep=train.keep_checkpoints,
                     )
             bar.update(task, completed=state.step, note=_note(found))
+            if hacked:
+                raise RewardHackingError(
+                    f"stopped at step {state.step}: a watched reward falls while a trained one "
+                    f"rises; {run} holds the checkpoint, `mmrl report {run}` the curves"
+                )
             if stopping and state.step < train.steps:
                 return True
     return False

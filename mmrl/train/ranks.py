@@ -29,11 +29,15 @@ class Ranks:
         """Whether this process writes files."""
         return self.accelerator.is_main_process
 
+    def share(self, count: int) -> slice:
+        """This rank's contiguous part of `count` rows of a global batch."""
+        size = count // self.world
+        start = self.accelerator.process_index * size
+        return slice(start, start + size)
+
     def mine(self, items: Sequence[T]) -> Sequence[T]:
-        """This rank's contiguous share of a global batch."""
-        share = len(items) // self.world
-        start = self.accelerator.process_index * share
-        return items[start : start + share]
+        """This rank's share of a global batch."""
+        return items[self.share(len(items))]
 
     def totals(self, values: Mapping[str, float]) -> dict[str, float]:
         """Sum over ranks of every value, in one collective with the names in sorted order."""
@@ -45,6 +49,14 @@ class Ranks:
             assert isinstance(reduced, torch.Tensor)
             packed = reduced.cpu()
         return dict(zip(names, packed.tolist(), strict=True))
+
+    def gather(self, mine: torch.Tensor) -> torch.Tensor:
+        """The rows of all ranks, in the order `mine` cuts them."""
+        if self.world == 1:
+            return mine
+        rows = self.accelerator.gather(mine.to(self.accelerator.device))
+        assert isinstance(rows, torch.Tensor)
+        return rows.to(mine.device)
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Add every rank's gradients, in one collective; a missing gradient counts as zero."""

@@ -14,6 +14,18 @@ from mmrl.trust_region.weights import Anchor
 
 
 @dataclass
+class AlarmState:
+    """What the alarm on reward hacking remembers."""
+
+    history: dict[str, list[float]] = field(default_factory=dict)
+    """Step means by reward, the newest last, at most two windows."""
+    kl_factor: float = 1.0
+    """What every KL coefficient is multiplied with."""
+    rung: int = 0
+    """How often the alarm went off."""
+
+
+@dataclass
 class TrainState:
     """All that changes while a run goes on, and all that a checkpoint must hold."""
 
@@ -24,6 +36,7 @@ class TrainState:
     anchors: dict[AnchorKind, Anchor]
     controllers: dict[str, ControllerState] = field(default_factory=dict)
     """By `anchor/kind`."""
+    alarm: AlarmState = field(default_factory=AlarmState)
     step: int = 0
     updates: int = 0
 
@@ -31,7 +44,8 @@ class TrainState:
 def coefficient(recipe: Recipe, state: TrainState, name: str) -> float:
     """The coefficient in force for `anchor/kind`."""
     chosen = coefficient_config(recipe, name)
-    return current(chosen, state.controllers.get(name), updates=state.updates)
+    found = current(chosen, state.controllers.get(name), updates=state.updates)
+    return found * state.alarm.kl_factor
 
 
 def coefficient_config(recipe: Recipe, name: str) -> Coefficient:

@@ -35,6 +35,8 @@ def test_two_processes_follow_the_curve_of_one(family: str, tmp_path: Path) -> N
             if family == "video"
             else vlm_config(run, tmp_path / "data", 5, **changes)
         )
+        if family == "video":
+            tree["mixing"] = {"kind": "gdpo"}  # normalizes over the batch of all ranks
         config = tmp_path / f"{processes}.yaml"
         config.write_text(yaml.safe_dump(tree), encoding="utf-8")
         command = [*LAUNCH, "--num_processes", str(processes), "-m", "mmrl", "train", str(config)]

@@ -177,7 +177,8 @@ def test_an_unscored_sample_trains_nothing_and_is_counted(folder: Path) -> None:
             scores[0] = torch.nan
             return scores
 
-    recipe.rewards.rewards["motion_direction"] = Flaky()
+    flaky = {**recipe.rewards.rewards, "motion_direction": Flaky()}
+    recipe = replace(recipe, rewards=RewardTable(flaky, recipe.rewards.weights))
     metrics = train_step(recipe, state, config, RANKS)
     assert metrics["reward/motion_direction/missing"] == 1.0
     assert torch.isfinite(torch.tensor(metrics["grad_norm"]))
