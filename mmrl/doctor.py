@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mmrl.models.meta import PeakBytes, meta_video_model, meta_vlm
+from mmrl.models.text_cache import is_text_part
 from mmrl.policies.lora import add_lora
 from mmrl.policies.video_model import VideoModel
 from mmrl.recipe import PipelineConfig
@@ -144,6 +145,13 @@ def training_items(module: nn.Module, config: PipelineConfig) -> list[Item]:
     return [*items, Item("anchors", {"update": visit, "host": anchors})]
 
 
+def part_item(name: str, part: nn.Module, config: VideoPipelineConfig) -> Item:
+    """A part of a pipeline: on the device always, or in host memory between its visits."""
+    waits = config.offload_text_encoder and is_text_part(name)
+    found = size(part.parameters())
+    return Item(name, {"host": found}) if waits else everywhere(name, found)
+
+
 def reward_items(config: PipelineConfig) -> list[Item]:
     """Weight files of the rewards' model folders; they are scored in host memory."""
     folders = {entry["model"] for entry in config.rewards.describe().values() if "model" in entry}
@@ -188,7 +196,7 @@ def decode_peak(model: VideoModel, rows: int) -> int:
 
 def _estimate_video(config: VideoPipelineConfig) -> Estimate:
     dtype = getattr(torch, config.precision)
-    model = meta_video_model(config.model, config.video.size(), dtype=dtype)
+    model = meta_video_model(config.model, config.video.size(), dtype=dtype, told=config.told())
     if config.tile_vae:
         model.pipeline.vae.enable_tiling()
         model.pipeline.vae.enable_slicing()
@@ -198,7 +206,7 @@ def _estimate_video(config: VideoPipelineConfig) -> Estimate:
         add_lora(model.module, config.lora, seed=0)
     parameters["trained"] = sum(p.numel() for p in trainable(model.module).values())
     items = [
-        *(everywhere(name, size(part.parameters())) for name, part in parts.items()),
+        *(part_item(name, part, config) for name, part in parts.items()),
         *training_items(model.module, config),
         *_video_activations(config, model, dtype.itemsize),
         *reward_items(config),

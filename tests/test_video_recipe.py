@@ -9,7 +9,9 @@ import torch
 
 from mmrl.config import ConfigError
 from mmrl.objectives.nft import nft_loss
+from mmrl.policies.video_model import TextOptions
 from mmrl.train.loop import load_config
+from mmrl.video_recipe import build_policy
 from pipelines.video_diffusion.diffusion_dpo import preferred_first
 from pipelines.video_diffusion.grpo_guard import inverse_lengths
 from tests.tiny import shrunk_config
@@ -33,6 +35,21 @@ def test_the_score_estimator_is_refused_for_a_second_update(tmp_path: Path) -> N
     changes = ["estimator=score", "train.updates_per_rollout=2"]
     config = load_config(shrunk_config("ddpo", tmp_path, *changes))
     with pytest.raises(ConfigError, match=r"^train\.updates_per_rollout: .*use 1, or estimator"):
+        config.build()
+
+
+def test_an_encoder_that_nothing_is_cached_of_is_not_offloaded(tmp_path: Path) -> None:
+    changes = ["text_cache=null", "offload_text_encoder=true"]
+    with pytest.raises(ConfigError, match=r"^offload_text_encoder: .*text_cache: memory or disk$"):
+        load_config(shrunk_config("flow_grpo", tmp_path, *changes))
+
+
+def test_the_config_says_where_embeddings_lie_and_what_the_network_is_told(tmp_path: Path) -> None:
+    changes = ["text_cache=disk", "offload_text_encoder=true"]
+    config = load_config(shrunk_config("flow_grpo", tmp_path, *changes))
+    assert build_policy(config, config.sampling).model.texts == TextOptions("disk", offload=True)
+    config = load_config(shrunk_config("flow_grpo", tmp_path, "frame_rate=8"))
+    with pytest.raises(ConfigError, match=r"^frame_rate: WanModel has no such number"):
         config.build()
 
 

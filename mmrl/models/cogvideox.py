@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from mmrl.config import ConfigError
 from mmrl.diffusion.sampler import NetworkOutput, Schedule
-from mmrl.models.image import TextCache
-from mmrl.models.pipeline import latent_grid, load_frozen, save_pipeline
-from mmrl.policies.video_model import Conditioning, Latents, VideoSize
+from mmrl.models.pipeline import decode_video, latent_grid, save_pipeline
+from mmrl.models.text_cache import TextCache, move_pipeline
+from mmrl.policies.video_model import IN_MEMORY, Conditioning, Latents, TextOptions, VideoSize
 
 
 @dataclass
@@ -32,16 +32,12 @@ class CogVideoXModel:
 
     pipeline: CogVideoXPipeline
     size: VideoSize
+    texts: TextOptions = IN_MEMORY
     output: NetworkOutput = "v_prediction"
     _texts: TextCache = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._texts = TextCache(self._encode)
-
-    @classmethod
-    def from_pretrained(cls, path: str, size: VideoSize, *, dtype: torch.dtype) -> CogVideoXModel:
-        """Load a folder (or hub id); everything but the transformer is frozen."""
-        return cls(load_frozen(CogVideoXPipeline, path, dtype), size)
+        self._texts = TextCache(self._encode, self.pipeline, self.size, self.texts)
 
     @property
     def module(self) -> nn.Module:
@@ -71,15 +67,15 @@ class CogVideoXModel:
 
     def to(self, device: torch.device) -> None:
         """Move every part."""
-        self.pipeline.to(device)
+        move_pipeline(self.pipeline, self.texts, device)
 
     def encode(self, texts: Sequence[str]) -> Conditioning:
         """T5's embeddings, padding included as in training."""
-        return self._texts(texts, self.pipeline.transformer.device)
+        return self._texts(texts)
 
-    def _encode(self, texts: list[str]) -> Mapping[str, Float[Tensor, "B ..."]]:
+    def _encode(self, text: str) -> Mapping[str, Float[Tensor, "1 ..."]]:
         found, _ = self.pipeline.encode_prompt(
-            texts,
+            text,
             do_classifier_free_guidance=False,
             max_sequence_length=self.size.max_sequence_length,
             device=self.pipeline.transformer.device,
@@ -125,8 +121,7 @@ class CogVideoXModel:
         """RGB in [0, 1] by the pipeline's own rule: latents / scale, VAE, post-processing."""
         vae = self.pipeline.vae
         shown = latents[:, :, self._frames_ahead :].to(device=vae.device, dtype=vae.dtype)
-        video = vae.decode(shown / self.pipeline.vae_scaling_factor_image, return_dict=False)[0]
-        return self.pipeline.video_processor.postprocess_video(video, output_type="pt").float()
+        return decode_video(self.pipeline, shown / self.pipeline.vae_scaling_factor_image)
 
     def save_pretrained(self, folder: Path) -> None:
         """The whole pipeline, or with LoRA only the adapter that `load_lora_weights` reads."""

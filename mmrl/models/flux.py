@@ -12,22 +12,15 @@ from pathlib import Path
 
 import torch
 from diffusers import FluxPipeline
-from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmrl.diffusion.sampler import NetworkOutput, Schedule
-from mmrl.models.image import (
-    TextCache,
-    as_video,
-    check_image_size,
-    linear_levels,
-    own_schedule,
-    pack,
-    unpack,
-)
-from mmrl.models.pipeline import load_frozen, save_pipeline
-from mmrl.policies.video_model import Conditioning, Latents, VideoSize
+from mmrl.models.image import as_video, check_image_size, pack, unpack
+from mmrl.models.pipeline import save_pipeline
+from mmrl.models.schedule import linear_levels, own_schedule, shift_by_tokens
+from mmrl.models.text_cache import TextCache, move_pipeline
+from mmrl.policies.video_model import IN_MEMORY, Conditioning, Latents, TextOptions, VideoSize
 
 
 @dataclass
@@ -36,6 +29,7 @@ class FluxModel:
 
     pipeline: FluxPipeline
     size: VideoSize
+    texts: TextOptions = IN_MEMORY
     embedded_guidance: float = 3.5
     """What a guidance-distilled network (FLUX.1-dev) is told; FluxPipeline's default."""
     output: NetworkOutput = "velocity"
@@ -43,12 +37,7 @@ class FluxModel:
 
     def __post_init__(self) -> None:
         check_image_size(self.size, 2 * self.pipeline.vae_scale_factor)
-        self._texts = TextCache(self._encode)
-
-    @classmethod
-    def from_pretrained(cls, path: str, size: VideoSize, *, dtype: torch.dtype) -> FluxModel:
-        """Load a folder (or hub id); everything but the transformer is frozen."""
-        return cls(load_frozen(FluxPipeline, path, dtype), size)
+        self._texts = TextCache(self._encode, self.pipeline, self.size, self.texts)
 
     @property
     def module(self) -> nn.Module:
@@ -64,15 +53,15 @@ class FluxModel:
 
     def to(self, device: torch.device) -> None:
         """Move every part."""
-        self.pipeline.to(device)
+        move_pipeline(self.pipeline, self.texts, device)
 
     def encode(self, texts: Sequence[str]) -> Conditioning:
         """Embeddings of T5, and the pooled one of CLIP."""
-        return self._texts(texts, self.pipeline.transformer.device)
+        return self._texts(texts)
 
-    def _encode(self, texts: list[str]) -> Mapping[str, Float[Tensor, "B ..."]]:
+    def _encode(self, text: str) -> Mapping[str, Float[Tensor, "1 ..."]]:
         found, pooled, _ = self.pipeline.encode_prompt(
-            texts,
+            text,
             max_sequence_length=self.size.max_sequence_length,
             device=self.pipeline.transformer.device,
         )
@@ -104,16 +93,9 @@ class FluxModel:
         if shift is not None:
             return Schedule.shifted(num_steps, shift)
         _, _, height, width = self.latent_shape
-        config = self.pipeline.scheduler.config
-        mu = calculate_shift(
-            (height // 2) * (width // 2),
-            config.get("base_image_seq_len", 256),
-            config.get("max_image_seq_len", 4096),
-            config.get("base_shift", 0.5),
-            config.get("max_shift", 1.15),
-        )
-        levels = linear_levels(num_steps)
-        return own_schedule(self.pipeline.scheduler, num_steps, levels=levels, mu=mu)
+        scheduler = self.pipeline.scheduler
+        mu = shift_by_tokens(scheduler, (height // 2) * (width // 2))
+        return own_schedule(scheduler, num_steps, levels=linear_levels(num_steps), mu=mu)
 
     def decode(self, latents: Latents) -> Float[Tensor, "B F 3 H W"]:
         """RGB in [0, 1] by the pipeline's own rule: latents / scale + shift, then the VAE."""

@@ -18,9 +18,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmrl.diffusion.sampler import NetworkOutput, Schedule
-from mmrl.models.image import TextCache, as_video, check_image_size, linear_levels, own_schedule
-from mmrl.models.pipeline import load_frozen, pipeline_class, save_pipeline
-from mmrl.policies.video_model import Conditioning, Latents, VideoSize
+from mmrl.models.image import as_video, check_image_size
+from mmrl.models.pipeline import save_pipeline
+from mmrl.models.schedule import linear_levels, own_schedule
+from mmrl.models.text_cache import TextCache, move_pipeline
+from mmrl.policies.video_model import IN_MEMORY, Conditioning, Latents, TextOptions, VideoSize
 
 
 @dataclass
@@ -33,6 +35,7 @@ class Flux2Model:
 
     pipeline: Flux2Pipeline | Flux2KleinPipeline
     size: VideoSize
+    texts: TextOptions = IN_MEMORY
     embedded_guidance: float = 4.0
     """What dev's network is told, Flux2Pipeline's default; klein's is told none."""
     output: NetworkOutput = "velocity"
@@ -40,13 +43,7 @@ class Flux2Model:
 
     def __post_init__(self) -> None:
         check_image_size(self.size, 2 * self.pipeline.vae_scale_factor)
-        self._texts = TextCache(self._encode)
-
-    @classmethod
-    def from_pretrained(cls, path: str, size: VideoSize, *, dtype: torch.dtype) -> Flux2Model:
-        """Load a folder (or hub id); everything but the transformer is frozen."""
-        klein = pipeline_class(path) == "Flux2KleinPipeline"
-        return cls(load_frozen(Flux2KleinPipeline if klein else Flux2Pipeline, path, dtype), size)
+        self._texts = TextCache(self._encode, self.pipeline, self.size, self.texts)
 
     @property
     def module(self) -> nn.Module:
@@ -62,15 +59,15 @@ class Flux2Model:
 
     def to(self, device: torch.device) -> None:
         """Move every part."""
-        self.pipeline.to(device)
+        move_pipeline(self.pipeline, self.texts, device)
 
     def encode(self, texts: Sequence[str]) -> Conditioning:
         """Hidden states of three layers of the language model, side by side."""
-        return self._texts(texts, self.pipeline.transformer.device)
+        return self._texts(texts)
 
-    def _encode(self, texts: list[str]) -> Mapping[str, Float[Tensor, "B ..."]]:
+    def _encode(self, text: str) -> Mapping[str, Float[Tensor, "1 ..."]]:
         found, _ = self.pipeline.encode_prompt(
-            texts,
+            text,
             max_sequence_length=self.size.max_sequence_length,
             device=self.pipeline.transformer.device,
         )

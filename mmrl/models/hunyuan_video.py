@@ -16,9 +16,10 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from mmrl.diffusion.sampler import NetworkOutput, Schedule
-from mmrl.models.image import TextCache, linear_levels, own_schedule
-from mmrl.models.pipeline import latent_grid, load_frozen, save_pipeline
-from mmrl.policies.video_model import Conditioning, Latents, VideoSize
+from mmrl.models.pipeline import decode_video, latent_grid, save_pipeline
+from mmrl.models.schedule import linear_levels, own_schedule
+from mmrl.models.text_cache import TextCache, move_pipeline
+from mmrl.policies.video_model import IN_MEMORY, Conditioning, Latents, TextOptions, VideoSize
 
 
 @dataclass
@@ -27,6 +28,7 @@ class HunyuanVideoModel:
 
     pipeline: HunyuanVideoPipeline
     size: VideoSize
+    texts: TextOptions = IN_MEMORY
     embedded_guidance: float = 6.0
     """What the guidance-distilled network is told; HunyuanVideoPipeline's default.
 
@@ -36,14 +38,7 @@ class HunyuanVideoModel:
     _texts: TextCache = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._texts = TextCache(self._encode)
-
-    @classmethod
-    def from_pretrained(
-        cls, path: str, size: VideoSize, *, dtype: torch.dtype
-    ) -> HunyuanVideoModel:
-        """Load a folder (or hub id); everything but the transformer is frozen."""
-        return cls(load_frozen(HunyuanVideoPipeline, path, dtype), size)
+        self._texts = TextCache(self._encode, self.pipeline, self.size, self.texts)
 
     @property
     def module(self) -> nn.Module:
@@ -63,15 +58,15 @@ class HunyuanVideoModel:
 
     def to(self, device: torch.device) -> None:
         """Move every part."""
-        self.pipeline.to(device)
+        move_pipeline(self.pipeline, self.texts, device)
 
     def encode(self, texts: Sequence[str]) -> Conditioning:
         """Llama's embeddings behind the template and their mask, and CLIP's pooled one."""
-        return self._texts(texts, self.pipeline.transformer.device)
+        return self._texts(texts)
 
-    def _encode(self, texts: list[str]) -> Mapping[str, Shaped[Tensor, "B ..."]]:
+    def _encode(self, text: str) -> Mapping[str, Shaped[Tensor, "1 ..."]]:
         found, pooled, mask = self.pipeline.encode_prompt(
-            texts,
+            text,
             device=self.pipeline.transformer.device,
             max_sequence_length=self.size.max_sequence_length,
         )
@@ -106,8 +101,7 @@ class HunyuanVideoModel:
         """RGB in [0, 1] by the pipeline's own rule: latents / scale, VAE, post-processing."""
         vae = self.pipeline.vae
         codes = latents.to(device=vae.device, dtype=vae.dtype) / vae.config.scaling_factor
-        video = vae.decode(codes, return_dict=False)[0]
-        return self.pipeline.video_processor.postprocess_video(video, output_type="pt").float()
+        return decode_video(self.pipeline, codes)
 
     def save_pretrained(self, folder: Path) -> None:
         """The whole pipeline, or with LoRA only the adapter that `load_lora_weights` reads."""

@@ -16,9 +16,10 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from mmrl.diffusion.sampler import NetworkOutput, Schedule
-from mmrl.models.image import TextCache, linear_levels, own_schedule
-from mmrl.models.pipeline import latent_grid, load_frozen, save_pipeline
-from mmrl.policies.video_model import Conditioning, Latents, VideoSize
+from mmrl.models.pipeline import decode_video, latent_grid, save_pipeline
+from mmrl.models.schedule import linear_levels, own_schedule
+from mmrl.models.text_cache import TextCache, move_pipeline
+from mmrl.policies.video_model import IN_MEMORY, Conditioning, Latents, TextOptions, VideoSize
 
 NAMES = (
     "encoder_hidden_states",
@@ -35,19 +36,13 @@ class HunyuanVideo15Model:
 
     pipeline: HunyuanVideo15Pipeline
     size: VideoSize
+    texts: TextOptions = IN_MEMORY
     output: NetworkOutput = "velocity"
     _texts: TextCache = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.pipeline.vae.enable_slicing()  # its causal mask fits one video at a time
-        self._texts = TextCache(self._encode)
-
-    @classmethod
-    def from_pretrained(
-        cls, path: str, size: VideoSize, *, dtype: torch.dtype
-    ) -> HunyuanVideo15Model:
-        """Load a folder (or hub id); everything but the transformer is frozen."""
-        return cls(load_frozen(HunyuanVideo15Pipeline, path, dtype), size)
+        self._texts = TextCache(self._encode, self.pipeline, self.size, self.texts)
 
     @property
     def module(self) -> nn.Module:
@@ -67,17 +62,17 @@ class HunyuanVideo15Model:
 
     def to(self, device: torch.device) -> None:
         """Move every part."""
-        self.pipeline.to(device)
+        move_pipeline(self.pipeline, self.texts, device)
 
     def encode(self, texts: Sequence[str]) -> Conditioning:
         """Embeddings and masks of both text encoders."""
-        return self._texts(texts, self.pipeline.transformer.device)
+        return self._texts(texts)
 
-    def _encode(self, texts: list[str]) -> Mapping[str, Shaped[Tensor, "B ..."]]:
+    def _encode(self, text: str) -> Mapping[str, Shaped[Tensor, "1 ..."]]:
         transformer = self.pipeline.transformer
         self.pipeline.tokenizer_max_length = self.size.max_sequence_length  # no argument of a call
         found = self.pipeline.encode_prompt(
-            texts, device=transformer.device, dtype=transformer.dtype, batch_size=len(texts)
+            text, device=transformer.device, dtype=transformer.dtype, batch_size=1
         )
         return dict(zip(NAMES, found, strict=True))
 
@@ -110,8 +105,7 @@ class HunyuanVideo15Model:
         """RGB in [0, 1] by the pipeline's own rule: latents / scale, VAE, post-processing."""
         vae = self.pipeline.vae
         codes = latents.to(device=vae.device, dtype=vae.dtype) / vae.config.scaling_factor
-        video = vae.decode(codes, return_dict=False)[0]
-        return self.pipeline.video_processor.postprocess_video(video, output_type="pt").float()
+        return decode_video(self.pipeline, codes)
 
     def save_pretrained(self, folder: Path) -> None:
         """The whole pipeline, or with LoRA only the transformer's adapter."""

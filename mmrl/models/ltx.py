@@ -12,15 +12,15 @@ from pathlib import Path
 
 import torch
 from diffusers import LTXPipeline
-from diffusers.pipelines.ltx.pipeline_ltx import calculate_shift
 from einops import rearrange
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from mmrl.diffusion.sampler import NetworkOutput, Schedule
-from mmrl.models.image import TextCache, linear_levels, own_schedule
-from mmrl.models.pipeline import latent_grid, load_frozen, save_pipeline
-from mmrl.policies.video_model import Conditioning, Latents, VideoSize
+from mmrl.models.pipeline import decode_video, latent_grid, save_pipeline
+from mmrl.models.schedule import linear_levels, own_schedule, shift_by_tokens
+from mmrl.models.text_cache import TextCache, move_pipeline
+from mmrl.policies.video_model import IN_MEMORY, Conditioning, Latents, TextOptions, VideoSize
 
 
 @dataclass
@@ -29,18 +29,14 @@ class LtxModel:
 
     pipeline: LTXPipeline
     size: VideoSize
+    texts: TextOptions = IN_MEMORY
     frame_rate: float = 25.0
     """Frames a second that the positions tell the network of; LTXPipeline's default."""
     output: NetworkOutput = "velocity"
     _texts: TextCache = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._texts = TextCache(self._encode)
-
-    @classmethod
-    def from_pretrained(cls, path: str, size: VideoSize, *, dtype: torch.dtype) -> LtxModel:
-        """Load a folder (or hub id); everything but the transformer is frozen."""
-        return cls(load_frozen(LTXPipeline, path, dtype), size)
+        self._texts = TextCache(self._encode, self.pipeline, self.size, self.texts)
 
     @property
     def module(self) -> nn.Module:
@@ -60,15 +56,15 @@ class LtxModel:
 
     def to(self, device: torch.device) -> None:
         """Move every part."""
-        self.pipeline.to(device)
+        move_pipeline(self.pipeline, self.texts, device)
 
     def encode(self, texts: Sequence[str]) -> Conditioning:
         """T5's embeddings and their mask."""
-        return self._texts(texts, self.pipeline.transformer.device)
+        return self._texts(texts)
 
-    def _encode(self, texts: list[str]) -> Mapping[str, Shaped[Tensor, "B ..."]]:
+    def _encode(self, text: str) -> Mapping[str, Shaped[Tensor, "1 ..."]]:
         found, mask, _, _ = self.pipeline.encode_prompt(
-            texts,
+            text,
             do_classifier_free_guidance=False,
             max_sequence_length=self.size.max_sequence_length,
             device=self.pipeline.transformer.device,
@@ -100,16 +96,9 @@ class LtxModel:
         if shift is not None:
             return Schedule.shifted(num_steps, shift)
         _, frames, height, width = self.latent_shape
-        config = self.pipeline.scheduler.config
-        mu = calculate_shift(
-            frames * height * width,
-            config.get("base_image_seq_len", 256),
-            config.get("max_image_seq_len", 4096),
-            config.get("base_shift", 0.5),
-            config.get("max_shift", 1.15),
-        )
-        levels = linear_levels(num_steps)
-        return own_schedule(self.pipeline.scheduler, num_steps, levels=levels, mu=mu)
+        scheduler = self.pipeline.scheduler
+        mu = shift_by_tokens(scheduler, frames * height * width)
+        return own_schedule(scheduler, num_steps, levels=linear_levels(num_steps), mu=mu)
 
     def decode(self, latents: Latents) -> Float[Tensor, "B F 3 H W"]:
         """RGB in [0, 1] by the pipeline's own rule: latents * std / scale + mean, VAE.
@@ -121,8 +110,7 @@ class LtxModel:
             latents.to(vae.device), vae.latents_mean, vae.latents_std, vae.config.scaling_factor
         ).to(vae.dtype)
         timestep = codes.new_zeros(len(codes)) if vae.config.timestep_conditioning else None
-        video = vae.decode(codes, timestep, return_dict=False)[0]
-        return self.pipeline.video_processor.postprocess_video(video, output_type="pt").float()
+        return decode_video(self.pipeline, codes, timestep)
 
     def save_pretrained(self, folder: Path) -> None:
         """The whole pipeline, or with LoRA only the adapter that `load_lora_weights` reads."""

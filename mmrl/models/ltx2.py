@@ -16,16 +16,16 @@ from pathlib import Path
 
 import torch
 from diffusers import LTX2Pipeline
-from diffusers.pipelines.ltx2.pipeline_ltx2 import calculate_shift
 from einops import rearrange
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from mmrl.config import ConfigError
 from mmrl.diffusion.sampler import NetworkOutput, Schedule
-from mmrl.models.image import TextCache, linear_levels, own_schedule
-from mmrl.models.pipeline import latent_grid, load_frozen, save_pipeline
-from mmrl.policies.video_model import Conditioning, Latents, VideoSize
+from mmrl.models.pipeline import decode_video, latent_grid, save_pipeline
+from mmrl.models.schedule import linear_levels, own_schedule, shift_by_tokens
+from mmrl.models.text_cache import TextCache, move_pipeline
+from mmrl.policies.video_model import IN_MEMORY, Conditioning, Latents, TextOptions, VideoSize
 
 
 @dataclass
@@ -38,6 +38,7 @@ class Ltx2Model:
 
     pipeline: LTX2Pipeline
     size: VideoSize
+    texts: TextOptions = IN_MEMORY
     frame_rate: float = 24.0
     """Frames a second: positions of the video, and length of the audio. LTX2Pipeline's default."""
     output: NetworkOutput = "velocity"
@@ -51,12 +52,7 @@ class Ltx2Model:
                 f"{config.audio_in_channels}: they do not fit one row of tokens",
                 key="model",
             )
-        self._texts = TextCache(self._encode)
-
-    @classmethod
-    def from_pretrained(cls, path: str, size: VideoSize, *, dtype: torch.dtype) -> Ltx2Model:
-        """Load a folder (or hub id); everything but the transformer is frozen."""
-        return cls(load_frozen(LTX2Pipeline, path, dtype), size)
+        self._texts = TextCache(self._encode, self.pipeline, self.size, self.texts)
 
     @property
     def module(self) -> nn.Module:
@@ -90,16 +86,16 @@ class Ltx2Model:
 
     def to(self, device: torch.device) -> None:
         """Move every part."""
-        self.pipeline.to(device)
+        move_pipeline(self.pipeline, self.texts, device)
 
     def encode(self, texts: Sequence[str]) -> Conditioning:
         """Gemma's layers through the connectors of video and audio, and the mask of both."""
-        return self._texts(texts, self.pipeline.transformer.device)
+        return self._texts(texts)
 
-    def _encode(self, texts: list[str]) -> Mapping[str, Shaped[Tensor, "B ..."]]:
+    def _encode(self, text: str) -> Mapping[str, Shaped[Tensor, "B ..."]]:
         pipeline = self.pipeline
         found, mask, _, _ = pipeline.encode_prompt(
-            texts,
+            text,
             do_classifier_free_guidance=False,
             max_sequence_length=self.size.max_sequence_length,
             device=pipeline.transformer.device,
@@ -139,16 +135,15 @@ class Ltx2Model:
         if shift is not None:
             return Schedule.shifted(num_steps, shift)
         _, frames, height, width = self.video_shape
-        config = self.pipeline.scheduler.config
-        mu = calculate_shift(
+        scheduler = self.pipeline.scheduler
+        mu = shift_by_tokens(
+            scheduler,
             frames * height * width,
-            config.get("base_image_seq_len", 1024),
-            config.get("max_image_seq_len", 4096),
-            config.get("base_shift", 0.95),
-            config.get("max_shift", 2.05),
+            base_tokens=1024,
+            base_shift=0.95,
+            max_shift=2.05,
         )
-        levels = linear_levels(num_steps)
-        return own_schedule(self.pipeline.scheduler, num_steps, levels=levels, mu=mu)
+        return own_schedule(scheduler, num_steps, levels=linear_levels(num_steps), mu=mu)
 
     def decode(self, latents: Latents) -> Float[Tensor, "B F 3 H W"]:
         """RGB in [0, 1] of the video tokens by the pipeline's own rule; the sound is left out."""
@@ -161,8 +156,7 @@ class Ltx2Model:
             vae.config.scaling_factor,
         ).to(vae.dtype)
         timestep = codes.new_zeros(len(codes)) if vae.config.timestep_conditioning else None
-        video = vae.decode(codes, timestep, return_dict=False)[0]
-        return self.pipeline.video_processor.postprocess_video(video, output_type="pt").float()
+        return decode_video(self.pipeline, codes, timestep)
 
     def save_pretrained(self, folder: Path) -> None:
         """The whole pipeline, or with LoRA only the adapter that `load_lora_weights` reads."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_leaves
 
 from mmrl.config import ConfigError
 from mmrl.models.folder import check_model_folder
-from mmrl.models.pipeline import ADAPTERS, freeze_all_but_denoiser
+from mmrl.models.pipeline import ADAPTERS, freeze_all_but_denoiser, make_adapter
 from mmrl.policies.video_model import VideoModel, VideoSize
 
 
@@ -42,7 +42,9 @@ def config_folder(path: str, file: str) -> Path:
     return Path(found).parent
 
 
-def meta_video_model(path: str, size: VideoSize, *, dtype: torch.dtype) -> VideoModel:
+def meta_video_model(
+    path: str, size: VideoSize, *, dtype: torch.dtype, told: Mapping[str, float] | None = None
+) -> VideoModel:
     """The adapter of a pipeline whose networks have shapes and no numbers; no tokenizers."""
     folder = config_folder(path, "model_index.json")
     index = json.loads((folder / "model_index.json").read_text("utf-8"))
@@ -57,8 +59,7 @@ def meta_video_model(path: str, size: VideoSize, *, dtype: torch.dtype) -> Video
             parts[key] = value
     pipeline: DiffusionPipeline = getattr(diffusers, name)(**parts)
     freeze_all_but_denoiser(pipeline)
-    module, _, attribute = ADAPTERS[name].partition(":")
-    return getattr(import_module(module), attribute)(pipeline, size)
+    return make_adapter(pipeline, size, told=told)
 
 
 def meta_vlm(path: str, *, dtype: torch.dtype) -> transformers.PreTrainedModel:

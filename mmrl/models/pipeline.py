@@ -7,20 +7,23 @@
 from __future__ import annotations
 
 import json
-from dataclasses import is_dataclass, replace
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TypeVar
 
+import diffusers
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.loaders.lora_base import LoraBaseMixin
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from mmrl.config import ConfigError
 from mmrl.models.folder import check_model_folder
 from mmrl.policies.lora import has_lora
-from mmrl.policies.video_model import VideoModel, VideoSize
+from mmrl.policies.video_model import IN_MEMORY, Latents, TextOptions, VideoModel, VideoSize
 
 P = TypeVar("P", bound=DiffusionPipeline)
 ADAPTERS = {
@@ -41,23 +44,54 @@ ADAPTERS = {
 
 
 def load_video_model(
-    path: str, size: VideoSize, *, dtype: torch.dtype, tile_vae: bool = False
+    path: str,
+    size: VideoSize,
+    *,
+    dtype: torch.dtype,
+    tile_vae: bool = False,
+    texts: TextOptions = IN_MEMORY,
+    told: Mapping[str, float] | None = None,
 ) -> VideoModel:
     """The adapter that fits the pipeline in `path` (a folder or hub id), its parts loaded.
 
-    `tile_vae` decodes in tiles, one video at a time. ConfigError where no adapter knows the
-    pipeline's class.
+    `tile_vae` decodes in tiles, one video at a time; `told` are numbers as of `make_adapter`.
+    ConfigError where no adapter knows the pipeline's class.
     """
     name = pipeline_class(path)
     if name not in ADAPTERS:
         known = ", ".join(sorted(ADAPTERS))
         raise ConfigError(f"{path} is a {name}; adapters exist for {known}", key="model")
-    module, _, attribute = ADAPTERS[name].partition(":")
-    model = getattr(import_module(module), attribute).from_pretrained(path, size, dtype=dtype)
+    pipeline = load_frozen(getattr(diffusers, name), path, dtype)
+    model = make_adapter(pipeline, size, texts, told)
     if tile_vae:
         model.pipeline.vae.enable_tiling()
         model.pipeline.vae.enable_slicing()
     return model
+
+
+def make_adapter(
+    pipeline: DiffusionPipeline,
+    size: VideoSize,
+    texts: TextOptions = IN_MEMORY,
+    told: Mapping[str, float] | None = None,
+) -> VideoModel:
+    """The adapter of a loaded pipeline.
+
+    `told` are numbers that its network is told beside text and noise level, by their field in the
+    adapter: `embedded_guidance`, `frame_rate`. ConfigError for one that it does not read.
+    """
+    module, _, attribute = ADAPTERS[type(pipeline).__name__].partition(":")
+    adapter = getattr(import_module(module), attribute)
+    told = told or {}
+    for key in told:
+        if not any(field.name == key for field in fields(adapter)):
+            raise ConfigError(f"{attribute} has no such number; leave it out", key=key)
+    if "embedded_guidance" in told and not pipeline.transformer.config.get("guidance_embeds", True):
+        raise ConfigError(
+            "this network was not distilled to read its guidance; use sampling.guidance",
+            key="embedded_guidance",
+        )
+    return adapter(pipeline, size, texts, **told)
 
 
 def at_size(model: VideoModel, size: VideoSize) -> VideoModel:
@@ -98,6 +132,15 @@ def latent_grid(
     """Channels, frames, height and width of latents: a first frame alone, then `time` to one."""
     frames = (size.num_frames - 1) // time + 1
     return channels, frames, size.height // space, size.width // space
+
+
+def decode_video(
+    pipeline: DiffusionPipeline, codes: Latents, timestep: Float[Tensor, " B"] | None = None
+) -> Float[Tensor, "B F 3 H W"]:
+    """RGB in [0, 1] of the VAE's own codes, in float32; `timestep` is of a VAE that denoises."""
+    told = () if timestep is None else (timestep,)
+    video = pipeline.vae.decode(codes, *told, return_dict=False)[0]
+    return pipeline.video_processor.postprocess_video(video, output_type="pt").float()
 
 
 def save_pipeline(pipeline: DiffusionPipeline, folder: Path) -> None:

@@ -12,23 +12,16 @@ from pathlib import Path
 
 import torch
 from diffusers import QwenImagePipeline
-from diffusers.pipelines.qwenimage.pipeline_qwenimage import calculate_shift
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from mmrl.diffusion.sampler import NetworkOutput, Schedule
-from mmrl.models.image import (
-    TextCache,
-    as_video,
-    check_image_size,
-    linear_levels,
-    own_schedule,
-    pack,
-    unpack,
-)
-from mmrl.models.pipeline import load_frozen, save_pipeline
-from mmrl.policies.video_model import Conditioning, Latents, VideoSize
+from mmrl.models.image import as_video, check_image_size, pack, unpack
+from mmrl.models.pipeline import save_pipeline
+from mmrl.models.schedule import linear_levels, own_schedule, shift_by_tokens
+from mmrl.models.text_cache import TextCache, move_pipeline
+from mmrl.policies.video_model import IN_MEMORY, Conditioning, Latents, TextOptions, VideoSize
 
 
 @dataclass
@@ -37,17 +30,13 @@ class QwenImageModel:
 
     pipeline: QwenImagePipeline
     size: VideoSize
+    texts: TextOptions = IN_MEMORY
     output: NetworkOutput = "velocity"
     _texts: TextCache = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_image_size(self.size, 2 * self.pipeline.vae_scale_factor)
-        self._texts = TextCache(self._encode)
-
-    @classmethod
-    def from_pretrained(cls, path: str, size: VideoSize, *, dtype: torch.dtype) -> QwenImageModel:
-        """Load a folder (or hub id); everything but the transformer is frozen."""
-        return cls(load_frozen(QwenImagePipeline, path, dtype), size)
+        self._texts = TextCache(self._encode, self.pipeline, self.size, self.texts)
 
     @property
     def module(self) -> nn.Module:
@@ -63,25 +52,21 @@ class QwenImageModel:
 
     def to(self, device: torch.device) -> None:
         """Move every part."""
-        self.pipeline.to(device)
+        move_pipeline(self.pipeline, self.texts, device)
 
     def encode(self, texts: Sequence[str]) -> Conditioning:
         """Last hidden states of Qwen2.5-VL after the template's instruction, and which are text."""
-        return self._texts(texts, self.pipeline.transformer.device)
+        return self._texts(texts)
 
-    def _encode(self, texts: list[str]) -> Mapping[str, Shaped[Tensor, "B ..."]]:
-        """One text at a time: a text's embedding does not depend on the length of another."""
-        length, states, masks = self.size.max_sequence_length, [], []
-        for text in texts:
-            found, _ = self.pipeline.encode_prompt(
-                text, device=self.pipeline.transformer.device, max_sequence_length=length
-            )
-            missing = length - found.shape[1]
-            states.append(pad(found, (0, 0, 0, missing)))
-            masks.append(torch.arange(length, device=found.device)[None] < found.shape[1])
+    def _encode(self, text: str) -> Mapping[str, Shaped[Tensor, "1 ..."]]:
+        length = self.size.max_sequence_length
+        found, _ = self.pipeline.encode_prompt(
+            text, device=self.pipeline.transformer.device, max_sequence_length=length
+        )
+        read = found.shape[1]
         return {
-            "encoder_hidden_states": torch.cat(states),
-            "encoder_hidden_states_mask": torch.cat(masks),
+            "encoder_hidden_states": pad(found, (0, 0, 0, length - read)),
+            "encoder_hidden_states_mask": torch.arange(length, device=found.device)[None] < read,
         }
 
     def predict(self, x: Latents, timestep: float, conditioning: Conditioning) -> Latents:
@@ -110,16 +95,9 @@ class QwenImageModel:
         if shift is not None:
             return Schedule.shifted(num_steps, shift)
         _, _, height, width = self.latent_shape
-        config = self.pipeline.scheduler.config
-        mu = calculate_shift(
-            (height // 2) * (width // 2),
-            config.get("base_image_seq_len", 256),
-            config.get("max_image_seq_len", 4096),
-            config.get("base_shift", 0.5),
-            config.get("max_shift", 1.15),
-        )
-        levels = linear_levels(num_steps)
-        return own_schedule(self.pipeline.scheduler, num_steps, levels=levels, mu=mu)
+        scheduler = self.pipeline.scheduler
+        mu = shift_by_tokens(scheduler, (height // 2) * (width // 2))
+        return own_schedule(scheduler, num_steps, levels=linear_levels(num_steps), mu=mu)
 
     def decode(self, latents: Latents) -> Float[Tensor, "B F 3 H W"]:
         """RGB in [0, 1] by the pipeline's own rule: latents * std + mean, VAE, post-processing."""

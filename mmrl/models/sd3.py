@@ -12,14 +12,15 @@ from pathlib import Path
 
 import torch
 from diffusers import StableDiffusion3Pipeline
-from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import calculate_shift
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmrl.diffusion.sampler import NetworkOutput, Schedule
-from mmrl.models.image import TextCache, as_video, check_image_size, own_schedule
-from mmrl.models.pipeline import load_frozen, save_pipeline
-from mmrl.policies.video_model import Conditioning, Latents, VideoSize
+from mmrl.models.image import as_video, check_image_size
+from mmrl.models.pipeline import save_pipeline
+from mmrl.models.schedule import own_schedule, shift_by_tokens
+from mmrl.models.text_cache import TextCache, move_pipeline
+from mmrl.policies.video_model import IN_MEMORY, Conditioning, Latents, TextOptions, VideoSize
 
 
 @dataclass
@@ -28,17 +29,13 @@ class Sd3Model:
 
     pipeline: StableDiffusion3Pipeline
     size: VideoSize
+    texts: TextOptions = IN_MEMORY
     output: NetworkOutput = "velocity"
     _texts: TextCache = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_image_size(self.size, self.pipeline.vae_scale_factor * self.pipeline.patch_size)
-        self._texts = TextCache(self._encode)
-
-    @classmethod
-    def from_pretrained(cls, path: str, size: VideoSize, *, dtype: torch.dtype) -> Sd3Model:
-        """Load a folder (or hub id); everything but the transformer is frozen."""
-        return cls(load_frozen(StableDiffusion3Pipeline, path, dtype), size)
+        self._texts = TextCache(self._encode, self.pipeline, self.size, self.texts)
 
     @property
     def module(self) -> nn.Module:
@@ -54,15 +51,15 @@ class Sd3Model:
 
     def to(self, device: torch.device) -> None:
         """Move every part."""
-        self.pipeline.to(device)
+        move_pipeline(self.pipeline, self.texts, device)
 
     def encode(self, texts: Sequence[str]) -> Conditioning:
         """Embeddings of two CLIPs and T5, and the CLIPs' pooled ones."""
-        return self._texts(texts, self.pipeline.transformer.device)
+        return self._texts(texts)
 
-    def _encode(self, texts: list[str]) -> Mapping[str, Float[Tensor, "B ..."]]:
+    def _encode(self, text: str) -> Mapping[str, Float[Tensor, "1 ..."]]:
         found, _, pooled, _ = self.pipeline.encode_prompt(
-            texts,
+            text,
             prompt_2=None,
             prompt_3=None,
             do_classifier_free_guidance=False,
@@ -94,14 +91,8 @@ class Sd3Model:
     def _mu(self) -> float:
         _, _, height, width = self.latent_shape
         patch = self.pipeline.transformer.config.patch_size
-        config = self.pipeline.scheduler.config
-        return calculate_shift(
-            (height // patch) * (width // patch),
-            config.get("base_image_seq_len", 256),
-            config.get("max_image_seq_len", 4096),
-            config.get("base_shift", 0.5),
-            config.get("max_shift", 1.16),
-        )
+        tokens = (height // patch) * (width // patch)
+        return shift_by_tokens(self.pipeline.scheduler, tokens, max_shift=1.16)
 
     def decode(self, latents: Latents) -> Float[Tensor, "B F 3 H W"]:
         """RGB in [0, 1] by the pipeline's own rule: latents / scale + shift, then the VAE."""

@@ -17,9 +17,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmrl.diffusion.sampler import NetworkOutput, Schedule
-from mmrl.models.image import TextCache
-from mmrl.models.pipeline import latent_grid, load_frozen, save_pipeline
-from mmrl.policies.video_model import Conditioning, Latents, VideoSize
+from mmrl.models.pipeline import decode_video, latent_grid, save_pipeline
+from mmrl.models.text_cache import TextCache, move_pipeline
+from mmrl.policies.video_model import IN_MEMORY, Conditioning, Latents, TextOptions, VideoSize
 
 
 class Experts(nn.ModuleDict):
@@ -47,6 +47,7 @@ class WanModel:
 
     pipeline: WanPipeline | WanImageToVideoPipeline
     size: VideoSize
+    texts: TextOptions = IN_MEMORY
     output: NetworkOutput = "velocity"
     module: nn.Module = field(init=False, repr=False)
     """What is trained: the transformer, or both experts."""
@@ -56,12 +57,7 @@ class WanModel:
         first, second = self.pipeline.transformer, self.pipeline.transformer_2
         both = {"transformer": first, "transformer_2": second}
         self.module = first if second is None else Experts(both)
-        self._texts = TextCache(self._encode)
-
-    @classmethod
-    def from_pretrained(cls, path: str, size: VideoSize, *, dtype: torch.dtype) -> WanModel:
-        """Load a WanPipeline folder (or hub id); everything but the transformer is frozen."""
-        return cls(load_frozen(WanPipeline, path, dtype), size)
+        self._texts = TextCache(self._encode, self.pipeline, self.size, self.texts)
 
     @property
     def latent_shape(self) -> tuple[int, int, int, int]:
@@ -76,15 +72,15 @@ class WanModel:
 
     def to(self, device: torch.device) -> None:
         """Move every part."""
-        self.pipeline.to(device)
+        move_pipeline(self.pipeline, self.texts, device)
 
     def encode(self, texts: Sequence[str]) -> Conditioning:
         """UMT5's embeddings, zero behind the text."""
-        return self._texts(texts, self.pipeline.transformer.device)
+        return self._texts(texts)
 
-    def _encode(self, texts: list[str]) -> Mapping[str, Float[Tensor, "B ..."]]:
+    def _encode(self, text: str) -> Mapping[str, Float[Tensor, "1 ..."]]:
         found, _ = self.pipeline.encode_prompt(
-            texts,
+            text,
             do_classifier_free_guidance=False,
             max_sequence_length=self.size.max_sequence_length,
             device=self.pipeline.transformer.device,
@@ -120,9 +116,7 @@ class WanModel:
         vae = self.pipeline.vae
         mean, std = self._latent_moments()
         scaled = latents.to(device=vae.device, dtype=vae.dtype) * std + mean
-        video = vae.decode(scaled, return_dict=False)[0]
-        processed = self.pipeline.video_processor.postprocess_video(video, output_type="pt")
-        return processed.float()
+        return decode_video(self.pipeline, scaled)
 
     @torch.no_grad()
     def encode_video(self, videos: Float[Tensor, "B F 3 H W"]) -> Float[Tensor, "B C f h w"]:

@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from mmrl.config import ConfigError
 from mmrl.data.images import load_image
 from mmrl.diffusion.sampler import NetworkOutput, Schedule
-from mmrl.models.pipeline import load_frozen
 from mmrl.models.wan import WanModel, velocity
-from mmrl.policies.video_model import Conditioning, Latents, VideoSize
+from mmrl.policies.video_model import IN_MEMORY, Conditioning, Latents, TextOptions, VideoSize
 
 GRAY = 0.5
 """Of frames that are not given, in [0, 1]: 0 for the VAE."""
@@ -34,6 +33,7 @@ class WanImageToVideoModel:
 
     pipeline: WanImageToVideoPipeline
     size: VideoSize
+    texts: TextOptions = IN_MEMORY
     output: NetworkOutput = "velocity"
     wan: WanModel = field(init=False, repr=False)
     """What text-to-video shares: text, latents, decoder."""
@@ -41,7 +41,7 @@ class WanImageToVideoModel:
     """What is trained: the transformer, or both experts."""
 
     def __post_init__(self) -> None:
-        self.wan = WanModel(self.pipeline, self.size)
+        self.wan = WanModel(self.pipeline, self.size, self.texts)
         self.module = self.wan.module
         length = self.size.max_sequence_length
         if self._reads_clip and length != CLIP_TEXT_TOKENS:
@@ -49,13 +49,6 @@ class WanImageToVideoModel:
                 f"Wan 2.1 image-to-video reads {CLIP_TEXT_TOKENS} text tokens, got {length}",
                 key="video.max_sequence_length",
             )
-
-    @classmethod
-    def from_pretrained(
-        cls, path: str, size: VideoSize, *, dtype: torch.dtype
-    ) -> WanImageToVideoModel:
-        """Load a folder (or hub id); everything but the denoiser is frozen."""
-        return cls(load_frozen(WanImageToVideoPipeline, path, dtype), size)
 
     @property
     def latent_shape(self) -> tuple[int, int, int, int]:

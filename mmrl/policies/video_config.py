@@ -15,7 +15,7 @@ from mmrl.config import Config, ConfigError
 from mmrl.diffusion.plan import LastStep, StepPlan
 from mmrl.diffusion.transitions import TransitionKind, Variant
 from mmrl.policies.video import Sampling, VideoPolicy
-from mmrl.policies.video_model import VideoSize
+from mmrl.policies.video_model import VideoModel, VideoSize
 from mmrl.types import FIRST_TURN, Turn
 
 Precision = Literal["float32", "bfloat16"]
@@ -121,23 +121,17 @@ class SamplingConfig(GridConfig):
 
 
 def build_video_policy(
-    model: str,
-    video: VideoConfig,
+    loaded: VideoModel,
     sampling: GridConfig,
     *,
+    fps: float,
     rows: int,
-    precision: Precision,
     scales: Scales | None = None,
-    tile_vae: bool = False,
 ) -> VideoPolicy:
-    """A diffusers pipeline as a policy; its transformer learns whole until LoRA is added.
+    """A model as a policy; its transformer learns whole until LoRA is added.
 
     ConfigError where the transition does not fit what the model predicts.
     """
-    from mmrl.models.pipeline import load_video_model
-
-    dtype = getattr(torch, precision)
-    loaded = load_video_model(model, video.size(), dtype=dtype, tile_vae=tile_vae)
     chosen = Sampling(
         kind="ode",
         num_steps=sampling.num_steps,
@@ -145,7 +139,7 @@ def build_video_policy(
         shift=sampling.shift,
         guidance=sampling.guidance,
         shared_first_noise=sampling.shared_first_noise,
-        fps=video.fps,
+        fps=fps,
         eval_steps=sampling.eval_steps,
         solver=sampling.solver,
     )

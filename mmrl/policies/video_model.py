@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from einops import repeat
@@ -26,6 +26,22 @@ class VideoSize:
     width: int
     max_sequence_length: int
     """Text tokens, padded."""
+
+
+TextCacheKind = Literal["memory", "disk"]
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """Where text embeddings are kept, and where the text encoders wait."""
+
+    cache: TextCacheKind | None = "memory"
+    """`disk`: below the cache folder, for every later run of the same encoders; None: nowhere."""
+    offload: bool = False
+    """Text encoders wait in host memory, and visit the device for texts that are not cached."""
+
+
+IN_MEMORY = TextOptions()
 
 
 @dataclass(frozen=True)

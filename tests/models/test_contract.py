@@ -15,8 +15,10 @@ from mmrl.models.pipeline import at_size, load_video_model
 from mmrl.policies.lora import LoraConfig, add_lora
 from mmrl.policies.noise import GroupNoise
 from mmrl.policies.video import Sampling, VideoPolicy
+from mmrl.policies.video_model import TextOptions
 from mmrl.trust_region.weights import trainable
 from mmrl.types import Prompt
+from tests.models.tiny_parts import encoder_calls
 from tests.models.tiny_pipelines import FAMILIES, STEPS, Family, first_frame, own_call, save
 
 PROMPT, OTHER = 'a red "three" moving left', "a blue three moving up"
@@ -141,6 +143,27 @@ def test_a_network_trained_at_one_size_samples_at_another(name: str, folders: Fo
     assert rollout.samples[0].video.shape[2] == family.size.height
     replayed, sampled = ours.evaluate(rollout)["denoise"], rollout.behavior["denoise"]
     assert torch.equal(replayed.log_probs, sampled.log_probs)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_embeddings_on_disk_are_those_of_the_encoders(
+    name: str, folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second model reads them without one forward pass of its text encoders."""
+    monkeypatch.setenv("MMRL_CACHE", str(tmp_path))
+    options = ("memory", "disk", "disk")
+    models = [
+        load_video_model(
+            str(folders(name)), FAMILIES[name].size, dtype=torch.float32, texts=TextOptions(cache)
+        )
+        for cache in options
+    ]
+    calls = [encoder_calls(model.pipeline) for model in models]
+    plain, *others = [model.encode([PROMPT, OTHER]).tensors for model in models]
+    assert calls[0] and calls[0] == calls[1] and calls[2] == []
+    for found in others:
+        assert found.keys() == plain.keys()
+        assert all(torch.equal(found[key], plain[key]) for key in plain)
 
 
 def test_the_text_length_of_evaluation_leaves_that_of_training_alone(folders: Folders) -> None:

@@ -15,10 +15,11 @@ from mmrl.models.pipeline import freeze_all_but_denoiser, load_video_model
 from mmrl.policies.lora import LoraConfig, add_lora
 from mmrl.policies.noise import GroupNoise
 from mmrl.policies.video import Sampling, VideoPolicy
-from mmrl.policies.video_model import VideoModel, VideoSize
+from mmrl.policies.video_model import IN_MEMORY, TextOptions, VideoModel, VideoSize
 from mmrl.trust_region.weights import trainable
 from mmrl.types import Prompt
 from tests.models.tiny_images import FAMILIES, HEIGHT, SIZE, WIDTH, Family
+from tests.models.tiny_parts import encoder_calls
 
 PROMPT = Prompt("a red three moving left")
 OTHER = Prompt("blue cat")
@@ -27,13 +28,13 @@ GUIDED = [name for name, family in FAMILIES.items() if family.guided]
 each_family = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 
 
-def build(family: Family) -> VideoModel:
+def build(family: Family, texts: TextOptions = IN_MEMORY) -> VideoModel:
     """The adapter of a random pipeline, its denoiser's matrices large enough to hear a text."""
     pipeline = freeze_all_but_denoiser(family.build())
     with torch.no_grad():
         for weight in pipeline.transformer.parameters():
             weight.mul_(2.0 if weight.ndim == 2 else 1.0)
-    return family.adapter(pipeline, SIZE)
+    return family.adapter(pipeline, SIZE, texts)
 
 
 def policy(model: VideoModel, guidance: float = 1.0, kind: str = "sage") -> VideoPolicy:
@@ -130,6 +131,22 @@ def test_a_saved_folder_and_a_saved_lora_make_the_same_image(
     torch.testing.assert_close(image(fresh), plain, rtol=0, atol=1e-5)
     fresh.pipeline.load_lora_weights(tmp_path / "lora")
     torch.testing.assert_close(image(fresh), changed, rtol=0, atol=1e-4)
+
+
+@each_family
+def test_embeddings_on_disk_are_those_of_the_encoders(
+    family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second model reads them without one forward pass of its text encoders."""
+    monkeypatch.setenv("MMRL_CACHE", str(tmp_path))
+    models = [build(family, TextOptions(cache)) for cache in ("memory", "disk", "disk")]
+    calls = [encoder_calls(model.pipeline) for model in models]
+    texts = [PROMPT.text, OTHER.text]
+    plain, *others = [model.encode(texts).tensors for model in models]
+    assert calls[0] and calls[0] == calls[1] and calls[2] == []
+    for found in others:
+        assert found.keys() == plain.keys()
+        assert all(torch.equal(found[key], plain[key]) for key in plain)
 
 
 @each_family

@@ -10,7 +10,7 @@ import torch
 from diffusers import WanPipeline
 
 from mmrl.diffusion.plan import StepPlan
-from mmrl.models.wan import WanModel
+from mmrl.models.pipeline import load_video_model
 from mmrl.policies.lora import LoraConfig, add_lora
 from mmrl.policies.noise import GroupNoise
 from mmrl.policies.video import Sampling, VideoPolicy
@@ -26,7 +26,7 @@ PROMPT = Prompt("a red three moving left")
 def policy(guidance: float = 1.0) -> VideoPolicy:
     sampling = Sampling("sage", num_steps=4, eta=0.5, shift=None, guidance=guidance)
     return VideoPolicy(
-        WanModel.from_pretrained(FOLDER, VideoSize(**SIZE), dtype=torch.float32),
+        load_video_model(FOLDER, VideoSize(**SIZE), dtype=torch.float32),
         sampling,
         lambda _: StepPlan.all(4),
         rows=4,

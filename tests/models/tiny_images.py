@@ -81,7 +81,7 @@ class Family:
     """One family: how it is built, and how its pipeline wants to be called."""
 
     build: Callable[[], DiffusionPipeline]
-    adapter: Callable[[DiffusionPipeline, VideoSize], VideoModel]
+    adapter: Callable[..., VideoModel]
     guided: Callable[[float], dict[str, Any]] | None
     """Arguments of the call with true CFG; None: the family has none."""
     to_call: Callable[[Tensor], Tensor]

@@ -45,3 +45,12 @@ def t5_encoder(vocabulary: int = len(WORDS)):
         feed_forward_proj="gated-gelu",
     )
     return T5EncoderModel(config)
+
+
+def encoder_calls(pipeline) -> list[str]:
+    """The names of the text encoders that ran since, one a forward pass."""
+    calls: list[str] = []
+    for name, part in pipeline.components.items():
+        if name.startswith("text_encoder") and part is not None:
+            part.register_forward_hook(lambda *_, name=name: calls.append(name))
+    return calls

@@ -9,7 +9,7 @@ from diffusers import UniPCMultistepScheduler, WanPipeline
 
 from mmrl.config import ConfigError
 from mmrl.diffusion.plan import StepPlan
-from mmrl.models.wan import WanModel
+from mmrl.models.pipeline import load_video_model
 from mmrl.policies.noise import GroupNoise
 from mmrl.policies.solvers import unipc
 from mmrl.policies.video import Sampling, VideoPolicy
@@ -32,7 +32,7 @@ def policy(guidance: float) -> VideoPolicy:
         eval_steps=STEPS,
         solver="unipc",
     )
-    model = WanModel.from_pretrained(FOLDER, VideoSize(**SIZE), dtype=torch.float32)
+    model = load_video_model(FOLDER, VideoSize(**SIZE), dtype=torch.float32)
     return VideoPolicy(model, sampling, lambda _: StepPlan.deterministic(3), rows=1)
 
 

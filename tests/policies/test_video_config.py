@@ -8,18 +8,24 @@ import pytest
 import torch
 
 from mmrl.config import ConfigError, parse
+from mmrl.models.pipeline import load_video_model
 from mmrl.policies.video_config import (
     GridConfig,
     SamplingConfig,
     VideoConfig,
     build_video_policy,
 )
+from mmrl.policies.video_model import VideoModel
 from mmrl.types import Turn
 from tests.models.tiny_pipelines import FAMILIES, save
 from tests.toy_video import PROMPTS, toy_policy
 
 TINY_WAN = "assets/tiny-wan"
 VIDEO = VideoConfig(num_frames=5, height=16, width=16, max_sequence_length=8)
+
+
+def loaded(path: str = TINY_WAN, video: VideoConfig = VIDEO) -> VideoModel:
+    return load_video_model(path, video.size(), dtype=torch.float32)
 
 
 def sampling(**fields: Any) -> SamplingConfig:
@@ -137,9 +143,7 @@ def test_ddim_on_a_flow_model_is_refused_with_what_fits() -> None:
         "choose sage, flow, dance, cps or bridge$"
     )
     with pytest.raises(ConfigError, match=message):
-        build_video_policy(
-            TINY_WAN, VIDEO, sampling(transition="ddim"), rows=2, precision="float32"
-        )
+        build_video_policy(loaded(), sampling(transition="ddim"), fps=8.0, rows=2)
 
 
 @pytest.fixture(scope="module")
@@ -153,21 +157,19 @@ def test_sage_on_a_model_that_predicts_v_is_refused_with_what_fits(v_model: str)
         "choose ddim$"
     )
     with pytest.raises(ConfigError, match=message):
-        build_video_policy(v_model, VIDEO, sampling(transition="sage"), rows=2, precision="float32")
+        build_video_policy(loaded(v_model), sampling(transition="sage"), fps=8.0, rows=2)
 
 
 def test_ddim_fits_a_model_that_predicts_v(v_model: str) -> None:
     section = sampling(transition="ddim", num_steps=4, eta=1.0, shift=None)
     video = VideoConfig(num_frames=9, height=16, width=32, max_sequence_length=8)
-    policy = build_video_policy(v_model, video, section, rows=2, precision="float32")
+    policy = build_video_policy(loaded(v_model, video), section, fps=8.0, rows=2)
     rollout = policy.rollout(PROMPTS[:1], 2, [3])
     assert rollout.replay.steps == (0, 1, 2)
     assert rollout.behavior["denoise"].scale.min() > 0
 
 
 def test_a_grid_without_noise_has_nothing_to_roll_out() -> None:
-    policy = build_video_policy(
-        TINY_WAN, VIDEO, GridConfig(num_steps=3), rows=2, precision="float32"
-    )
+    policy = build_video_policy(loaded(), GridConfig(num_steps=3), fps=8.0, rows=2)
     with pytest.raises(ValueError, match="has no step to train"):
         policy.rollout(PROMPTS, 2, [1, 2])
