@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from rich.progress import track
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -15,6 +19,20 @@ from mmrl.config import UserError
 from mmrl.policies.vlm import VlmPolicy
 from mmrl.trust_region.weights import trainable
 from mmrl.types import Prompt
+
+logger = logging.getLogger(__name__)
+
+Weigh = Callable[[str, Sequence[tuple[int, int]]], list[float]]
+"""An answer and its tokens' first and past-the-last characters -> a weight a token."""
+Mean = Literal["batch", "sample"]
+
+
+@dataclass(frozen=True)
+class Written:
+    """An answer as token ids with its end, and what each token weighs in the loss."""
+
+    ids: Int[Tensor, " T"]
+    weights: Float[Tensor, " T"]
 
 
 @dataclass(frozen=True)
@@ -35,14 +53,24 @@ class SftConfig:
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     seed: int = 0
+    mean: Mean = "batch"
+    """Over all tokens of a batch, or over each answer's and then over answers."""
 
 
-def sft(policy: VlmPolicy, examples: Sequence[Example], config: SftConfig) -> list[float]:
+def sft(
+    policy: VlmPolicy,
+    examples: Sequence[Example],
+    config: SftConfig,
+    weigh: Weigh | None = None,
+) -> list[float]:
     """Train on answer tokens only, the end token included; returns the loss of every step.
 
-    UserError where an answer is longer than the policy may write.
+    `weigh` says what each token counts; without it all count alike, and the end token weighs 1.
+    UserError where an answer is longer than the policy may write, or has no weight at all.
     """
-    answers = [_answer_ids(policy, example) for example in examples]
+    answers = [write(policy, example, weigh) for example in examples]
+    if weigh is not None:
+        logger.info("shares of the loss by weight of a token: %s", weight_shares(answers))
     generator = torch.Generator().manual_seed(config.seed)
     learning = list(trainable(policy.module).values())
     optimizer = torch.optim.AdamW(learning, lr=config.lr, weight_decay=config.weight_decay)
@@ -50,13 +78,17 @@ def sft(policy: VlmPolicy, examples: Sequence[Example], config: SftConfig) -> li
     for step in track(range(config.steps), description="SFT"):
         rows = torch.randint(len(examples), (config.batch,), generator=generator).tolist()
         loss = answer_loss(
-            policy, [examples[row].prompt for row in rows], [answers[row] for row in rows]
+            policy,
+            [examples[row].prompt for row in rows],
+            [answers[row].ids for row in rows],
+            [answers[row].weights for row in rows],
+            mean=config.mean,
         )
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(learning, config.max_grad_norm)
         warmup = max(1, config.steps // 10)
-        share = min((step + 1) / warmup, (config.steps - step) / (config.steps - warmup))
+        share = min((step + 1) / warmup, (config.steps - step) / max(1, config.steps - warmup))
         optimizer.param_groups[0]["lr"] = config.lr * share
         optimizer.step()
         losses.append(loss.item())
@@ -64,23 +96,68 @@ def sft(policy: VlmPolicy, examples: Sequence[Example], config: SftConfig) -> li
 
 
 def answer_loss(
-    policy: VlmPolicy, prompts: Sequence[Prompt], answers: Sequence[Tensor]
+    policy: VlmPolicy,
+    prompts: Sequence[Prompt],
+    answers: Sequence[Tensor],
+    weights: Sequence[Tensor] | None = None,
+    *,
+    mean: Mean = "batch",
 ) -> Float[Tensor, ""]:
-    """-mean over all answer tokens of log p(token | picture, question, earlier tokens)."""
+    """-mean over answer tokens of log p(token | picture, question, earlier tokens)."""
+    weights = [torch.ones(len(answer)) for answer in answers] if weights is None else weights
+    if [len(answer) for answer in answers] != [len(one) for one in weights]:
+        raise ValueError("every answer needs as many weights as it has tokens")
     ids = pad_sequence(list(answers), batch_first=True, padding_value=0)
-    mask = pad_sequence([torch.ones(len(a)) for a in answers], batch_first=True)
+    shares = pad_sequence(list(weights), batch_first=True)
     inputs = policy.model.inputs(prompts, policy.prompt_template)
     log_probs = policy.answer_log_probs(inputs, ids, group_size=1)
-    mask = mask.to(log_probs.device)
-    return -(torch.where(mask > 0, log_probs, 0.0)).sum() / mask.sum()
+    return token_loss(log_probs, shares.to(log_probs.device), mean=mean)
 
 
-def _answer_ids(policy: VlmPolicy, example: Example) -> Tensor:
+def token_loss(
+    log_probs: Float[Tensor, "B T"], weights: Float[Tensor, "B T"], *, mean: Mean
+) -> Float[Tensor, ""]:
+    """-sum w log p / sum w, over the batch or of each row and then over rows.
+
+    A token of weight 0 may hold anything. ValueError for a weight that is negative or not
+    finite, and for a row without any.
+    """
+    if not bool((weights.isfinite() & (weights >= 0)).all()):
+        raise ValueError("token weights must be finite and >= 0")
+    if not bool((weights > 0).any(1).all()):
+        raise ValueError("an answer has no token of a weight above 0")
+    losses = -torch.where(weights > 0, log_probs, 0.0) * weights
+    if mean == "batch":
+        return losses.sum() / weights.sum()
+    return (losses.sum(1) / weights.sum(1)).mean()
+
+
+def weight_shares(answers: Sequence[Written]) -> str:
+    """How much of the loss stands on tokens of each weight, so that a no-op shows."""
+    counts = Counter(weight for answer in answers for weight in answer.weights.tolist())
+    total = math.fsum(weight * count for weight, count in counts.items())
+    parts = sorted(counts.items())
+    return ", ".join(f"{weight:g}: {weight * count / total:.1%}" for weight, count in parts)
+
+
+def write(policy: VlmPolicy, example: Example, weigh: Weigh | None = None) -> Written:
+    """The tokens of an example's answer and their weights."""
     tokenizer = policy.model.tokenizer
-    ids = tokenizer(example.answer, add_special_tokens=False)["input_ids"]
+    offsets = weigh is not None
+    if offsets and not tokenizer.is_fast:
+        raise UserError(
+            "weights by character need a tokenizer that tells offsets; "
+            f"{type(tokenizer).__name__} does not"
+        )
+    found = tokenizer(example.answer, add_special_tokens=False, return_offsets_mapping=offsets)
+    ids = found["input_ids"]
     if len(ids) + 1 > policy.max_new_tokens:
         raise UserError(
             f"the answer {example.answer[:40]!r} has {len(ids) + 1} tokens with its end, "
             f"the policy writes at most {policy.max_new_tokens}"
         )
-    return torch.tensor([*ids, tokenizer.eos_token_id])
+    weights = weigh(example.answer, found["offset_mapping"]) if weigh else [1.0] * len(ids)
+    return Written(
+        torch.tensor([*ids, tokenizer.eos_token_id]),
+        torch.tensor([*weights, 1.0]),
+    )
