@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -154,10 +154,15 @@ def _is_union_tag(part: object, tree: Any, location: Sequence[Any]) -> bool:
 
 def _known_keys(schema: type[BaseModel], tree: Any, location: Sequence[str]) -> list[str]:
     node: type[BaseModel] | None = schema
+    named_by_user = False
     for part in location:
         tree = tree.get(part) if isinstance(tree, Mapping) else None
+        if named_by_user:
+            named_by_user = False
+            continue
         field = node.model_fields.get(part) if node else None
         node = _section(field.annotation, tree) if field else None
+        named_by_user = field is not None and get_origin(field.annotation) is dict
     return list(node.model_fields) if node else []
 
 
