@@ -13,6 +13,7 @@ from mmrl.report.curves import band_words, machine_curves, reward_curves, trust_
 from mmrl.report.gallery import gallery_html
 from mmrl.report.plots import interval_plot
 from mmrl.report.run import RunData, find_runs, read_run
+from mmrl.report.slices import matrices_html, slices_html
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """The page may show pictures it carries and nothing else: no script, no request."""
@@ -38,6 +39,7 @@ def report_html(runs: Sequence[RunData]) -> str:
         f'<header><p class="eyebrow">mmrl report</p><h1>{escape(headline)}</h1></header>',
         f'<div class="cards">{cards}</div>',
         _caution(runs, found),
+        matrices_html(runs),
         *(_section(run, rows) for run, rows in pairs),
     ]
     style = files("mmrl.report").joinpath("style.css").read_text("utf-8")
@@ -126,7 +128,7 @@ def _section(run: RunData, rows: Sequence[Change]) -> str:
     parts = [f'<section id="{escape(run.name, quote=True)}"><h2>{escape(_label(run))}</h2>']
     if rows:
         plots = _grid([_intervals(run, row) for row in rows], "small")
-        parts.append(f"<h3>Held-out metrics</h3>{_table(run, rows)}{plots}")
+        parts.append(f"<h3>Held-out metrics</h3>{_table(run, rows)}{plots}{slices_html(run)}")
     shown = gallery_html(run.folder)
     if shown:
         why = (

@@ -49,13 +49,13 @@ def line_plot(title: str, series: Sequence[Series], note: str = "") -> str:
         return ""
     x = Scale(*_steps_range([s for one in shown for s in one.steps]), LEFT, WIDTH - RIGHT)
     y = Scale(*_padded([e for one in shown for e in _edges(one)]), HEIGHT - BOTTOM, TOP)
-    parts = [_axes(x, y)]
+    parts = [axes(x, y)]
     parts += [_band(one, x, y, index) for index, one in enumerate(shown)]
     parts += [_line(one, x, y, index) for index, one in enumerate(shown)]
     parts.append(_hovers(shown, x))
     legend = _legend([one.name for one in shown]) if len(shown) > 1 else ""
     label = f"{title}: {'; '.join(_told(one) for one in shown)}"
-    return _figure(title, note, label, parts, HEIGHT, legend)
+    return figure(title, note, label, parts, HEIGHT, legend)
 
 
 def interval_plot(
@@ -74,7 +74,7 @@ def interval_plot(
     ]
     parts += [_whisker(row, x, 22 + 30 * index, index) for index, row in enumerate(rows)]
     told = "; ".join(f"{name} {mean:.4g} [{low:.4g}, {high:.4g}]" for name, mean, low, high in rows)
-    return _figure(title, note, f"{title}: {told}", parts, bottom + 24, "")
+    return figure(title, note, f"{title}: {told}", parts, bottom + 24, "")
 
 
 def ticks(low: float, high: float, count: int = 4, *, whole: bool = False) -> list[float]:
@@ -132,7 +132,8 @@ def _steps_range(steps: Sequence[float]) -> tuple[float, float]:
     return (low, high) if high > low else (low - 1, high + 1)
 
 
-def _axes(x: Scale, y: Scale) -> str:
+def axes(x: Scale, y: Scale, name: str = "step", *, whole: bool = True) -> str:
+    """Grid lines with their values, and what lies along x."""
     parts = []
     for value in ticks(y.low, y.high):
         parts.append(
@@ -143,12 +144,12 @@ def _axes(x: Scale, y: Scale) -> str:
     parts.append(
         f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{bottom}" y2="{bottom}"/>'
     )
-    for value in ticks(x.low, x.high, 5, whole=True):
+    for value in ticks(x.low, x.high, 5, whole=whole):
         parts.append(
             f'<text x="{x(value)}" y="{bottom + 17}" text-anchor="middle">{value:g}</text>'
         )
     middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(f'<text x="{middle}" y="{HEIGHT - 5}" text-anchor="middle">step</text>')
+    parts.append(f'<text x="{middle}" y="{HEIGHT - 5}" text-anchor="middle">{name}</text>')
     return "".join(parts)
 
 
@@ -247,9 +248,10 @@ def _legend(names: Sequence[str]) -> str:
     return f'<div class="legend">{items}</div>'
 
 
-def _figure(
+def figure(
     title: str, note: str, label: str, parts: Sequence[str], height: int, legend: str
 ) -> str:
+    """A drawing with its caption, its words for who cannot see it, and its legend."""
     small = f" <small>{escape(note)}</small>" if note else ""
     return (
         f'<figure class="plot"><figcaption>{escape(title)}{small}</figcaption>'

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from mmrl.data.video import encode_webp
+from mmrl.evaluate.result import Result, Row, write_result
 
 HOSTILE = "<img src=x onerror=alert(1)> & \"quoted\" 'prompt'"
 
@@ -26,6 +27,9 @@ def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_steps(folder / "vlm", 60, ["accuracy", "answer_format"], ["fixed"])
     write_evaluation(folder / "vlm", {"accuracy": 0.0, "answer_format": 0.4}, [])
     write_answers(folder / "vlm" / "gallery")
+    for name, scale in (("vlm", 1.0), ("video", 0.5)):
+        for when, gain in (("before", 0.0), ("after", 0.3)):
+            write_slices(folder / name / "evaluations" / when, scale * (0.4 + gain))
     summary = {name: {"steps": 60, "seconds": 95.4} for name in ("video", "vlm")}
     (folder / "summary.json").write_text(json.dumps(summary))
     return folder
@@ -68,6 +72,22 @@ def write_evaluation(run: Path, gains: dict[str, float], watched: list[str]) -> 
         before[name], after[name] = _summary(old), _summary(new)
     tree = {"before": before, "after": after, "trained": "reward", "watched": watched}
     (run / "evaluation.json").write_text(json.dumps(tree | {"level": 0.95}))
+
+
+def write_slices(folder: Path, share: float) -> None:
+    """A full evaluation of 40 answers of two modalities, `share` of them right, all 0.8 sure."""
+    rows = [
+        Row(
+            prompt=HOSTILE,
+            group=index,
+            seed=index,
+            scores={"accuracy": float(index % 20 < 20 * share)},
+            metadata={"modality": "X-ray" if index < 20 else "<MRI>"},
+            confidence=0.8,
+        )
+        for index in range(40)
+    ]
+    write_result(folder, Result({"weights": folder.name}, {"accuracy": {}}, rows))
 
 
 def write_videos(gallery: Path) -> None:
