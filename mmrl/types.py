@@ -119,12 +119,12 @@ class Rollout:
     group_size: int
     behavior: Actions
     """Likelihoods under the weights that sampled."""
-    weights: Mapping[ActionKind, Float[Tensor, "B T"]]
-    """Share of each decision in the loss: 0 where the policy did not act."""
+    weights: Mapping[ActionKind, Float[Tensor, "B _"]]
+    """Share of each decision in the loss, a T per kind: 0 where the policy did not act."""
     counts: Mapping[ActionKind, float]
     """What `weights` were divided by (rows or decisions), so that ranks can agree on one mean."""
     replay: Replay
-    scales: Mapping[ActionKind, Float[Tensor, " T"]] = field(default_factory=dict)
+    scales: Mapping[ActionKind, Float[Tensor, " _"]] = field(default_factory=dict)
     """Multiplier of each decision's policy loss, not of its KL (SAGE's timestep equalizer)."""
 
     def __len__(self) -> int:
