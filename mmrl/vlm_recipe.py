@@ -5,14 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from mmrl.config import ConfigError
 from mmrl.data.prompts import load_prompts
 from mmrl.policies.base import Policy
+from mmrl.policies.engine_config import ParityConfig, VllmConfig
 from mmrl.policies.lora import add_lora
 from mmrl.recipe import Advantage, Combine, Objective, PipelineConfig, Recipe
 
 if TYPE_CHECKING:
+    from mmrl.models.vlm import VlmModel
+    from mmrl.policies.vllm_engine import VllmEngine
     from mmrl.policies.vlm import VlmPolicy
 
 
@@ -27,27 +31,79 @@ class VlmPipelineConfig(PipelineConfig):
     weighting: Literal["sequence", "decision"] = "sequence"
     """Whether every answer counts alike in the loss (GRPO) or every token (DAPO)."""
     precision: Literal["float32", "bfloat16"] = "float32"
+    quantization: Literal["none", "4bit"] = "none"
+    """The text model's frozen weights in four bits, for `lora` to learn beside (QLoRA)."""
+    freeze_vision: bool = False
+    """Nothing between pixels and text model learns; it then runs once a rollout."""
+    gradient_checkpointing: bool = False
+    """Layers run again in the backward pass in the place of keeping what they made."""
+    rollout_engine: Literal["transformers", "vllm"] = "transformers"
+    vllm: VllmConfig = VllmConfig()
+    parity: ParityConfig = ParityConfig()
+    """What the log-probs of vLLM are held to."""
+
+    @model_validator(mode="after")
+    def _four_bits_do_not_learn(self) -> VlmPipelineConfig:
+        if self.quantization == "none":
+            return self
+        if self.lora is None:
+            raise ConfigError(
+                "four-bit weights cannot learn: add a lora section", key="quantization"
+            )
+        if self.rollout_engine == "vllm":
+            raise ConfigError(
+                "vLLM would sample from the weights before they were quantized; use transformers",
+                key="rollout_engine",
+            )
+        return self
 
 
 def build_vlm_policy(config: VlmPipelineConfig, *, template: str = "{question}") -> VlmPolicy:
-    """The model of the config as a policy, with its adapters if it has any.
+    """The model of the config as a policy, with its adapters and its engine if it has any.
 
     `template` is the method's own; the config's `prompt_template` goes before it.
     """
-    from mmrl.models.vlm_loader import load_vlm
     from mmrl.policies.vlm import VlmPolicy
 
-    policy = VlmPolicy(
-        load_vlm(config.model, dtype=getattr(torch, config.precision)),
+    model = build_vlm(config)
+    return VlmPolicy(
+        model,
         max_new_tokens=config.max_new_tokens,
         rows=config.train.rows,
         temperature=config.temperature,
         prompt_template=config.prompt_template or template,
         weighting=config.weighting,
+        gradient_checkpointing=config.gradient_checkpointing,
+        engine=_start_vllm(config, model) if config.rollout_engine == "vllm" else None,
+        parity=config.parity,
     )
+
+
+def build_vlm(config: VlmPipelineConfig) -> VlmModel:
+    """The model of the config, of which only what the config says learns."""
+    from mmrl.models.vlm_loader import load_vlm
+
+    dtype = getattr(torch, config.precision)
+    model = load_vlm(config.model, dtype=dtype, quantization=config.quantization)
     if config.lora:
-        add_lora(policy.module, config.lora, seed=config.train.seed)
-    return policy
+        without = model.vision if config.freeze_vision else ()
+        add_lora(model.module, config.lora, seed=config.train.seed, without=without)
+    elif config.freeze_vision:
+        model.freeze_vision()
+    return model
+
+
+def _start_vllm(config: VlmPipelineConfig, model: VlmModel) -> VllmEngine:
+    from mmrl.policies.vllm_engine import VllmEngine
+
+    return VllmEngine.start(
+        config.model,
+        model,
+        config.vllm,
+        max_new_tokens=config.max_new_tokens,
+        temperature=config.temperature,
+        lora_rank=config.lora.rank if config.lora else None,
+    )
 
 
 def vlm_recipe(

@@ -81,6 +81,14 @@ class VlmModel:
         """Chat-formatted ids and images; `{question}` in the template is the prompt's text."""
         return [self._inputs_of_one(prompt, template) for prompt in prompts]
 
+    def chat(self, prompt: Prompt, template: str) -> str:
+        """What the model is asked, a single placeholder for each image."""
+        content: list[dict] = [{"type": "image"} for _ in prompt.images]
+        content.append({"type": "text", "text": template.replace("{question}", prompt.text)})
+        return self.processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+        )
+
     @torch.no_grad()
     def look(self, inputs: Sequence[VlmInputs]) -> list[VlmInputs]:
         """The same prompts with the features of their images, for a vision tower at rest."""
@@ -198,11 +206,7 @@ class VlmModel:
         return repeat(positions, "b t -> axes b t", axes=self.family.rotary_axes)
 
     def _inputs_of_one(self, prompt: Prompt, template: str) -> VlmInputs:
-        content: list[dict] = [{"type": "image"} for _ in prompt.images]
-        content.append({"type": "text", "text": template.replace("{question}", prompt.text)})
-        text = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-        )
+        text = self.chat(prompt, template)
         pictures = [load_image(path) for path in prompt.images]
         start = self.tokenizer.bos_token
         found = self.processor(

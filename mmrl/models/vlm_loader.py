@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 
 from mmrl.config import ConfigError
 from mmrl.models.folder import check_model_folder
+from mmrl.models.quantize import Quantization, four_bit
 from mmrl.models.vlm import VlmModel
 from mmrl.models.vlm_family import VlmFamily
 
@@ -23,14 +24,20 @@ ADAPTERS = {
 """Adapter of every `model_type` that config.json may name."""
 
 
-def load_vlm(model: str, *, dtype: torch.dtype) -> VlmModel:
+def load_vlm(model: str, *, dtype: torch.dtype, quantization: Quantization = "none") -> VlmModel:
     """The model in a folder (or hub id) behind the adapter of its family.
 
+    With `4bit` the text model's linear layers are quantized; vision tower and output layer are not.
     ConfigError for a missing folder, a family without an adapter, and a missing processor.
     """
     check_model_folder(model, "config.json")
     family = adapter_of(AutoConfig.from_pretrained(model).model_type, model)
-    module = AutoModelForImageTextToText.from_pretrained(model, dtype=dtype)
+    more = {}
+    if quantization == "4bit":
+        whole = ["lm_head", *(f"model.{name}" for name in family.vision)]
+        more["quantization_config"] = four_bit(dtype, without=whole)
+        more["device_map"] = {"": torch.cuda.current_device()}
+    module = AutoModelForImageTextToText.from_pretrained(model, dtype=dtype, **more)
     try:
         processor = AutoProcessor.from_pretrained(model)
     except (ImportError, OSError, ValueError) as error:

@@ -15,13 +15,15 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
 from mmrl.config import ConfigError
 from mmrl.models.vlm import VlmModel
 from mmrl.models.vlm_family import VlmInputs
 from mmrl.ops.categorical import inverse_cdf, token_log_probs
 from mmrl.ops.weights import per_decision, per_sequence
+from mmrl.policies.answers import AnswerEngine, Answers, join
+from mmrl.policies.engine_config import ParityConfig
+from mmrl.policies.parity import settle
 from mmrl.types import FIRST_TURN, Actions, ActionStats, Prompt, Rollout, TextSample, Turn
 
 Draw = Callable[[Float[Tensor, "B V"]], tuple[Int[Tensor, " B"], Float[Tensor, " B"]]]
@@ -49,16 +51,6 @@ class TokenReplay:
         return self
 
 
-@dataclass(frozen=True)
-class Answers:
-    """Generated tokens, right-padded."""
-
-    ids: Int[Tensor, "B T"]
-    log_probs: Float[Tensor, "B T"]
-    mask: Float[Tensor, "B T"]
-    """1 up to and with the end token."""
-
-
 @dataclass
 class VlmPolicy:
     """Rollout and replay of a VLM with a shared prefix."""
@@ -73,6 +65,10 @@ class VlmPolicy:
     """Whether every answer counts alike in the loss (GRPO) or every token (DAPO)."""
     gradient_checkpointing: bool = False
     """Replay a group in one row, without a cache, and run every layer again in backward."""
+    engine: AnswerEngine | None = None
+    """Who samples in the place of the model itself."""
+    parity: ParityConfig = field(default_factory=ParityConfig)
+    """What an engine's log-probs are held to."""
     decision_chunk: int | None = None
     module: nn.Module = field(init=False)
 
@@ -96,27 +92,26 @@ class VlmPolicy:
         seeds: Sequence[int],
         turn: Turn = FIRST_TURN,
     ) -> Rollout:
-        """G sampled answers per prompt; a prompt's noise comes from its own seed alone."""
+        """G sampled answers per prompt; a prompt's noise comes from its own seed alone.
+
+        An engine's answers are replayed once more before they are trained on, for `parity`.
+        """
         inputs = self.model.inputs(prompts, self.prompt_template)
-        per_pass = max(1, self.rows // group_size)
-        parts = []
-        for start in range(0, len(prompts), per_pass):
-            part = slice(start, start + per_pass)
-            if not self.model.vision_learns:
-                inputs[part] = self.model.look(inputs[part])
-            draw = _sampler(seeds[part], group_size, self.temperature)
-            parts.append(self._generate(inputs[part], group_size, draw))
-        answers = _join(parts)
-        weigh = per_sequence if self.weighting == "sequence" else per_decision
-        count = len(answers.ids) if self.weighting == "sequence" else answers.mask.sum().item()
-        return Rollout(
-            samples=self._samples([p for p in prompts for _ in range(group_size)], answers),
-            group_size=group_size,
-            behavior={"token": ActionStats(answers.log_probs)},
-            weights={"token": weigh(answers.mask)},
-            counts={"token": float(count)},
-            replay=TokenReplay(inputs, answers.ids, group_size),
-        )
+        size = max(1, self.rows // group_size)
+        if not self.model.vision_learns:
+            inputs = [
+                one for part in _slices(inputs, size) for one in self.model.look(inputs[part])
+            ]
+        if self.engine is None:
+            answers = self._own_answers(inputs, group_size, seeds, size)
+            return self._recorded(prompts, inputs, answers, group_size)
+        self.engine.push(self.model)
+        chats = [self.model.chat(prompt, self.prompt_template) for prompt in prompts]
+        answers = self.engine.answer(prompts, chats, group_size, seeds).to(self.model.device)
+        rollout = self._recorded(prompts, inputs, answers, group_size)
+        parts = _slices(rollout.samples, size * group_size)
+        found = [self.evaluate(rollout.rows(part))["token"].log_probs for part in parts]
+        return settle(rollout, torch.cat(found), self.parity)
 
     def evaluate(self, batch: Rollout) -> Actions:
         """Log-probs of every answer token at the sampling temperature, teacher-forced."""
@@ -161,6 +156,33 @@ class VlmPolicy:
     def save_pretrained(self, folder: Path) -> None:
         """A transformers folder with its processor, or a PEFT adapter folder."""
         self.model.save_pretrained(folder)
+
+    def _own_answers(
+        self, inputs: Sequence[VlmInputs], group_size: int, seeds: Sequence[int], size: int
+    ) -> Answers:
+        parts = []
+        for part in _slices(inputs, size):
+            draw = _sampler(seeds[part], group_size, self.temperature)
+            parts.append(self._generate(inputs[part], group_size, draw))
+        return join(parts)
+
+    def _recorded(
+        self,
+        prompts: Sequence[Prompt],
+        inputs: Sequence[VlmInputs],
+        answers: Answers,
+        group_size: int,
+    ) -> Rollout:
+        weigh = per_sequence if self.weighting == "sequence" else per_decision
+        count = len(answers.ids) if self.weighting == "sequence" else answers.mask.sum().item()
+        return Rollout(
+            samples=self._samples([p for p in prompts for _ in range(group_size)], answers),
+            group_size=group_size,
+            behavior={"token": ActionStats(answers.log_probs)},
+            weights={"token": weigh(answers.mask)},
+            counts={"token": float(count)},
+            replay=TokenReplay(inputs, answers.ids, group_size),
+        )
 
     def _packed_log_probs(
         self, prompts: Sequence[VlmInputs], ids: Int[Tensor, "B T"], lengths: Tensor | None
@@ -220,12 +242,5 @@ def _greedy(logits: Float[Tensor, "B V"]) -> tuple[Int[Tensor, " B"], Float[Tens
     return best.indices, best.values
 
 
-def _join(parts: Sequence[Answers]) -> Answers:
-    """Rows of several passes, padded to the longest answer."""
-    width = max(part.ids.shape[1] for part in parts)
-    fields = ("ids", "log_probs", "mask")
-    joined = (
-        torch.cat([pad(getattr(p, name), (0, width - p.ids.shape[1])) for p in parts])
-        for name in fields
-    )
-    return Answers(*joined)
+def _slices(rows: Sequence[object], size: int) -> list[slice]:
+    return [slice(start, start + size) for start in range(0, len(rows), size)]
