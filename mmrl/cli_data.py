@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from mmrl.data.check import Report
 
 app = typer.Typer(no_args_is_help=True, help="Fetch, convert and check data.")
 
@@ -58,3 +61,55 @@ def convert(
         typer.echo(f"{count:>9,} prompts in {output / name}")
     for name, count in sorted(found.left_out.items()):
         typer.echo(f"left out: column '{name}' of {count} prompts, a list or an object")
+
+
+@app.command()
+def check(
+    files: Annotated[list[str], typer.Argument(help="Prompt files of one split.")],
+    against: Annotated[
+        list[str] | None, typer.Option(help="Files of another split; may be repeated.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+) -> None:
+    """Look for broken media, copies, leaks between splits and wrong answers; count what there is.
+
+    Exit status 1 where a problem was found.
+    """
+    import json
+    from dataclasses import asdict
+
+    from mmrl.data.check import check as check_files
+
+    report = check_files(files, against or [])
+    if as_json:
+        typer.echo(json.dumps(asdict(report), indent=1, ensure_ascii=False))
+    else:
+        _print_report(report)
+    raise typer.Exit(1 if report.problems else 0)
+
+
+def _print_report(report: Report) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("what", "", box=None, pad_edge=False)
+    for name, value in report.statistics.items():
+        if value:
+            table.add_row(name, escape(_shown(value)))
+    console = Console()
+    console.print(table)
+    for title, findings in (("problem", report.problems), ("note", report.notes)):
+        if findings:
+            found = Table(title, "count", "where at first", box=None, pad_edge=False)
+            for kind, finding in findings.items():
+                found.add_row(kind, str(finding.count), escape("\n".join(finding.examples)))
+            console.print("", found)
+    if not report.problems:
+        console.print("\nno problem found")
+
+
+def _shown(value: int | float | dict[str, int]) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {count:,}" for name, count in value.items())
+    return f"{value:.3f}" if isinstance(value, float) else f"{value:,}"

@@ -12,6 +12,11 @@ from mmrl.data.files import DataError
 
 @lru_cache(maxsize=256)
 def load_image(path: Path) -> Image.Image:
+    """As `read_image`; the last ones stay in memory, as the rollouts of a prompt share theirs."""
+    return read_image(path)
+
+
+def read_image(path: Path) -> Image.Image:
     """The picture as 8-bit RGB, turned as its EXIF tag says, transparency put on white.
 
     DataError for a file that is no picture, and for more than 8 bits a channel: how such values

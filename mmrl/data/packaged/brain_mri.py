@@ -6,8 +6,8 @@ import hashlib
 from collections import Counter
 from pathlib import Path
 
-from mmrl.data.duplicates import picture_hash, scenes, stack
-from mmrl.data.images import load_image
+from mmrl.data.duplicates import picture_print, scenes, stack
+from mmrl.data.images import read_image
 from mmrl.data.packaged.dataset import Dataset, digest, write_jsonl
 
 QUESTION = "Does this brain MRI show a tumor? A) tumor, B) no tumor"
@@ -28,7 +28,7 @@ def write_prompts(folder: Path) -> dict[str, int]:
             seen.add(found)
             files.append(file)
     names = [file.relative_to(folder).as_posix() for file in files]
-    first = scenes(stack([picture_hash(load_image(file)) for file in files]))
+    first = scenes(stack([picture_print(read_image(file)) for file in files]))
     held_out = {scene for scene in set(first) if is_held_out(names[scene])}
     sides: dict[str, list[dict]] = {"train": [], "test": []}
     for name, scene in zip(names, first, strict=True):

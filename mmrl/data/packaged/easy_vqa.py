@@ -6,7 +6,9 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from mmrl.data.packaged.dataset import Dataset, digest, write_jsonl
+from mmrl.data.duplicates import near_pairs, picture_print, stack
+from mmrl.data.images import read_image
+from mmrl.data.packaged.dataset import Dataset, write_jsonl
 
 TYPES = {"yes": "yes or no", "no": "yes or no"} | dict.fromkeys(
     ("circle", "rectangle", "triangle"), "shape"
@@ -14,22 +16,30 @@ TYPES = {"yes": "yes or no", "no": "yes or no"} | dict.fromkeys(
 
 
 def write_prompts(folder: Path) -> dict[str, int]:
-    """train.jsonl and test.jsonl as the package splits them; no picture stands on both sides."""
-    pictures = {
-        side: {digest(file) for file in (folder / side / "images").glob("*.png")}
-        for side in ("train", "test")
-    }
-    assert not pictures["train"] & pictures["test"], "the pinned package shares no picture"
-    counts = {
-        side: write_jsonl(folder / f"{side}.jsonl", _entries(folder, side)) for side in pictures
-    }
-    return counts | {f"{side} pictures": len(found) for side, found in pictures.items()}
+    """train.jsonl and test.jsonl as the package splits them, and no scene on both sides.
+
+    A training picture that looks like one of the test side is left out with its questions.
+    open_train.jsonl and open_test.jsonl leave out the questions that yes or no answers.
+    """
+    files = {side: sorted((folder / side / "images").glob("*.png")) for side in ("train", "test")}
+    train, test = (stack([picture_print(read_image(f)) for f in files[side]]) for side in files)
+    near = {files["train"][row].stem for row, _ in near_pairs(train, test)}
+    counts = {"left out of train, near copies of test pictures": len(near)}
+    for side in files:
+        entries = list(_entries(folder, side, without=near if side == "train" else set()))
+        named = [entry for entry in entries if entry["answer"] not in ("yes", "no")]
+        counts[side] = write_jsonl(folder / f"{side}.jsonl", entries)
+        counts[f"open {side}"] = write_jsonl(folder / f"open_{side}.jsonl", named)
+        counts[f"{side} pictures"] = len({entry["images"][0] for entry in entries})
+    return counts
 
 
-def _entries(folder: Path, side: str) -> Iterator[dict]:
+def _entries(folder: Path, side: str, *, without: set[str]) -> Iterator[dict]:
     """The other answers are the eight colors."""
     content = (folder / side / "questions.json").read_text(encoding="utf-8")
     for question, answer, picture in json.loads(content):
+        if str(picture) in without:
+            continue
         yield {
             "text": question,
             "images": [f"{side}/images/{picture}.png"],
