@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmrl.diffusion.sampler import NetworkOutput, Schedule
-from mmrl.models.image import as_video, check_image_size
+from mmrl.models.image import as_video, check_image_size, image_codes
 from mmrl.models.pipeline import save_pipeline
 from mmrl.models.schedule import linear_levels, own_schedule
 from mmrl.models.text_cache import TextCache, move_pipeline
@@ -103,11 +103,23 @@ class Flux2Model:
         """RGB in [0, 1] by the pipeline's own rule: batch norm undone, patches apart, VAE."""
         vae = self.pipeline.vae
         codes = latents[:, :, 0].to(device=vae.device, dtype=vae.dtype)
-        mean = vae.bn.running_mean.view(1, -1, 1, 1).to(codes)
-        std = (vae.bn.running_var.view(1, -1, 1, 1) + vae.config.batch_norm_eps).sqrt().to(codes)
+        mean, std = self._patch_moments()
         codes = self.pipeline._unpatchify_latents(codes * std + mean)
         image = vae.decode(codes, return_dict=False)[0]
         return as_video(self.pipeline.image_processor.postprocess(image, output_type="pt"))
+
+    @torch.no_grad()
+    def encode_video(self, videos: Float[Tensor, "B F 3 H W"]) -> Latents:
+        """Patches of the mode of the VAE's posterior, normalised by its batch norm."""
+        mean, std = self._patch_moments()
+        patches = self.pipeline._patchify_latents(image_codes(self.pipeline.vae, videos))
+        return ((patches - mean) / std)[:, :, None].float()
+
+    def _patch_moments(self) -> tuple[Float[Tensor, "1 C 1 1"], Float[Tensor, "1 C 1 1"]]:
+        vae = self.pipeline.vae
+        mean = vae.bn.running_mean.view(1, -1, 1, 1).to(vae.dtype)
+        std = (vae.bn.running_var.view(1, -1, 1, 1) + vae.config.batch_norm_eps).sqrt()
+        return mean, std.to(vae.dtype)
 
     def save_pretrained(self, folder: Path) -> None:
         """The whole pipeline, or with LoRA only the adapter that `load_lora_weights` reads."""

@@ -16,7 +16,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from mmrl.diffusion.sampler import NetworkOutput, Schedule
-from mmrl.models.pipeline import decode_video, latent_grid, save_pipeline
+from mmrl.models.pipeline import decode_video, latent_grid, save_pipeline, video_codes
 from mmrl.models.schedule import linear_levels, own_schedule
 from mmrl.models.text_cache import TextCache, move_pipeline
 from mmrl.policies.video_model import IN_MEMORY, Conditioning, Latents, TextOptions, VideoSize
@@ -106,6 +106,12 @@ class HunyuanVideo15Model:
         vae = self.pipeline.vae
         codes = latents.to(device=vae.device, dtype=vae.dtype) / vae.config.scaling_factor
         return decode_video(self.pipeline, codes)
+
+    @torch.no_grad()
+    def encode_video(self, videos: Float[Tensor, "B F 3 H W"]) -> Latents:
+        """Mode of the VAE's posterior * scale, of RGB in [0, 1]."""
+        scale = self.pipeline.vae.config.scaling_factor
+        return (video_codes(self.pipeline, videos) * scale).float()
 
     def save_pretrained(self, folder: Path) -> None:
         """The whole pipeline, or with LoRA only the transformer's adapter."""

@@ -1,10 +1,13 @@
 """What the adapters of image models do alike: size, packing, one frame."""
 
+# pyright: reportAttributeAccessIssue=false, reportCallIssue=false, reportArgumentType=false
+# (diffusers types its own returns loosely)
+
 from __future__ import annotations
 
 from einops import rearrange
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmrl.config import ConfigError
 from mmrl.policies.video_model import Latents, VideoSize
@@ -34,6 +37,12 @@ def pack(latents: Latents) -> Float[Tensor, "B S C4"]:
 def unpack(tokens: Float[Tensor, "B S C4"], height: int) -> Latents:
     """The inverse of `pack` for latents `height` rows high."""
     return rearrange(tokens, "b (h w) (c p q) -> b c 1 (h p) (w q)", h=height // 2, p=2, q=2)
+
+
+def image_codes(vae: nn.Module, videos: Float[Tensor, "B 1 3 H W"]) -> Float[Tensor, "B C h w"]:
+    """The mode of the VAE's posterior of images in [0, 1], as the VAE scales it."""
+    pixels = (2 * videos[:, 0] - 1).to(vae.device, vae.dtype)
+    return vae.encode(pixels).latent_dist.mode()
 
 
 def as_video(images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 1 3 H W"]:

@@ -17,7 +17,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from mmrl.diffusion.sampler import NetworkOutput, Schedule
-from mmrl.models.pipeline import decode_video, latent_grid, save_pipeline
+from mmrl.models.pipeline import decode_video, latent_grid, save_pipeline, video_codes
 from mmrl.models.schedule import linear_levels, own_schedule, shift_by_tokens
 from mmrl.models.text_cache import TextCache, move_pipeline
 from mmrl.policies.video_model import IN_MEMORY, Conditioning, Latents, TextOptions, VideoSize
@@ -111,6 +111,13 @@ class LtxModel:
         ).to(vae.dtype)
         timestep = codes.new_zeros(len(codes)) if vae.config.timestep_conditioning else None
         return decode_video(self.pipeline, codes, timestep)
+
+    @torch.no_grad()
+    def encode_video(self, videos: Float[Tensor, "B F 3 H W"]) -> Latents:
+        """(mode of the VAE's posterior - mean) * scale / std, of RGB in [0, 1]."""
+        vae, codes = self.pipeline.vae, video_codes(self.pipeline, videos)
+        mean, std = (x.view(1, -1, 1, 1, 1).to(codes) for x in (vae.latents_mean, vae.latents_std))
+        return ((codes - mean) * vae.config.scaling_factor / std).float()
 
     def save_pretrained(self, folder: Path) -> None:
         """The whole pipeline, or with LoRA only the adapter that `load_lora_weights` reads."""

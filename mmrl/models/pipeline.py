@@ -17,6 +17,7 @@ import diffusers
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.loaders.lora_base import LoraBaseMixin
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -141,6 +142,25 @@ def decode_video(
     told = () if timestep is None else (timestep,)
     video = pipeline.vae.decode(codes, *told, return_dict=False)[0]
     return pipeline.video_processor.postprocess_video(video, output_type="pt").float()
+
+
+def video_codes(
+    pipeline: DiffusionPipeline, videos: Float[Tensor, "B F 3 H W"]
+) -> Float[Tensor, "B C f h w"]:
+    """The mode of the VAE's posterior of RGB in [0, 1], as the VAE scales it."""
+    pixels = rearrange(2 * videos - 1, "b f c h w -> b c f h w")
+    return pipeline.vae.encode(
+        pixels.to(pipeline.vae.device, pipeline.vae.dtype)
+    ).latent_dist.mode()
+
+
+def wan_moments(vae: nn.Module) -> tuple[Float[Tensor, "1 C 1 1 1"], Float[Tensor, "1 C 1 1 1"]]:
+    """Mean and std of a VAE's codes, as Wan's family has them in the config."""
+    mean, std = (
+        torch.tensor(x, device=vae.device, dtype=vae.dtype).view(1, -1, 1, 1, 1)
+        for x in (vae.config.latents_mean, vae.config.latents_std)
+    )
+    return mean, std
 
 
 def save_pipeline(pipeline: DiffusionPipeline, folder: Path) -> None:

@@ -18,7 +18,7 @@ from torch.nn.functional import pad
 
 from mmrl.diffusion.sampler import NetworkOutput, Schedule
 from mmrl.models.image import as_video, check_image_size, pack, unpack
-from mmrl.models.pipeline import save_pipeline
+from mmrl.models.pipeline import save_pipeline, video_codes, wan_moments
 from mmrl.models.schedule import linear_levels, own_schedule, shift_by_tokens
 from mmrl.models.text_cache import TextCache, move_pipeline
 from mmrl.policies.video_model import IN_MEMORY, Conditioning, Latents, TextOptions, VideoSize
@@ -103,10 +103,15 @@ class QwenImageModel:
         """RGB in [0, 1] by the pipeline's own rule: latents * std + mean, VAE, post-processing."""
         vae = self.pipeline.vae
         codes = latents.to(device=vae.device, dtype=vae.dtype)
-        mean = torch.tensor(vae.config.latents_mean).view(1, -1, 1, 1, 1).to(codes)
-        scale = 1 / torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1).to(codes)
-        image = vae.decode(codes / scale + mean, return_dict=False)[0][:, :, 0]
+        mean, std = wan_moments(vae)
+        image = vae.decode(codes * std + mean, return_dict=False)[0][:, :, 0]
         return as_video(self.pipeline.image_processor.postprocess(image, output_type="pt"))
+
+    @torch.no_grad()
+    def encode_video(self, videos: Float[Tensor, "B F 3 H W"]) -> Latents:
+        """(mode of the VAE's posterior - mean) / std, of RGB in [0, 1]."""
+        mean, std = wan_moments(self.pipeline.vae)
+        return ((video_codes(self.pipeline, videos) - mean) / std).float()
 
     def save_pretrained(self, folder: Path) -> None:
         """The whole pipeline, or with LoRA only the adapter that `load_lora_weights` reads."""

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmrl.diffusion.sampler import NetworkOutput, Schedule
-from mmrl.models.image import as_video, check_image_size
+from mmrl.models.image import as_video, check_image_size, image_codes
 from mmrl.models.pipeline import save_pipeline
 from mmrl.models.schedule import own_schedule, shift_by_tokens
 from mmrl.models.text_cache import TextCache, move_pipeline
@@ -101,6 +101,13 @@ class Sd3Model:
         codes = codes / vae.config.scaling_factor + vae.config.shift_factor
         image = vae.decode(codes, return_dict=False)[0]
         return as_video(self.pipeline.image_processor.postprocess(image, output_type="pt"))
+
+    @torch.no_grad()
+    def encode_video(self, videos: Float[Tensor, "B F 3 H W"]) -> Latents:
+        """(mode of the VAE's posterior - shift) * scale, of RGB in [0, 1]."""
+        config = self.pipeline.vae.config
+        codes = image_codes(self.pipeline.vae, videos) - config.shift_factor
+        return (codes * config.scaling_factor)[:, :, None].float()
 
     def save_pretrained(self, folder: Path) -> None:
         """The whole pipeline, or with LoRA only the adapter that `load_lora_weights` reads."""

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import torch
 from diffusers import WanImageToVideoPipeline, WanPipeline, WanTransformer3DModel
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmrl.diffusion.sampler import NetworkOutput, Schedule
-from mmrl.models.pipeline import decode_video, latent_grid, save_pipeline
+from mmrl.models.pipeline import decode_video, latent_grid, save_pipeline, video_codes, wan_moments
 from mmrl.models.text_cache import TextCache, move_pipeline
 from mmrl.policies.video_model import IN_MEMORY, Conditioning, Latents, TextOptions, VideoSize
 
@@ -114,25 +113,15 @@ class WanModel:
     def decode(self, latents: Float[Tensor, "B C f h w"]) -> Float[Tensor, "B F 3 H W"]:
         """RGB in [0, 1] by the pipeline's own rule: latents * std + mean, VAE, post-processing."""
         vae = self.pipeline.vae
-        mean, std = self._latent_moments()
+        mean, std = wan_moments(vae)
         scaled = latents.to(device=vae.device, dtype=vae.dtype) * std + mean
         return decode_video(self.pipeline, scaled)
 
     @torch.no_grad()
     def encode_video(self, videos: Float[Tensor, "B F 3 H W"]) -> Float[Tensor, "B C f h w"]:
         """(mode of the VAE's posterior - mean) / std, of RGB in [0, 1]."""
-        vae = self.pipeline.vae
-        pixels = rearrange(2 * videos - 1, "b f c h w -> b c f h w").to(vae.device, vae.dtype)
-        mean, std = self._latent_moments()
-        return ((vae.encode(pixels).latent_dist.mode() - mean) / std).float()
-
-    def _latent_moments(self) -> tuple[Tensor, Tensor]:
-        vae = self.pipeline.vae
-        given = (vae.config.latents_mean, vae.config.latents_std)
-        mean, std = (
-            torch.tensor(x, device=vae.device, dtype=vae.dtype).view(1, -1, 1, 1, 1) for x in given
-        )
-        return mean, std
+        mean, std = wan_moments(self.pipeline.vae)
+        return ((video_codes(self.pipeline, videos) - mean) / std).float()
 
     def save_pretrained(self, folder: Path) -> None:
         """The whole pipeline, or with LoRA only the adapter that `load_lora_weights` reads."""

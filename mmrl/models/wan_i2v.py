@@ -130,6 +130,10 @@ class WanImageToVideoModel:
         """RGB in [0, 1] by the pipeline's own rule."""
         return self.wan.decode(latents)
 
+    def encode_video(self, videos: Float[Tensor, "B F 3 H W"]) -> Latents:
+        """Normalised latents of RGB in [0, 1]."""
+        return self.wan.encode_video(videos)
+
     def save_pretrained(self, folder: Path) -> None:
         """The whole pipeline, or with LoRA only the adapters that `load_lora_weights` reads."""
         self.wan.save_pretrained(folder)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from diffusers import AutoencoderKLQwenImage
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from mmrl.config import ConfigError
 from mmrl.diffusion.plan import StepPlan
 from mmrl.models.pipeline import freeze_all_but_denoiser, load_video_model
 from mmrl.policies.lora import LoraConfig, add_lora
+from mmrl.policies.matching import ForwardReplay, MatchingPolicy
 from mmrl.policies.noise import GroupNoise
+from mmrl.policies.recorded import recorded_pairs
 from mmrl.policies.video import Sampling, VideoPolicy
-from mmrl.policies.video_model import IN_MEMORY, TextOptions, VideoModel, VideoSize
+from mmrl.policies.video_model import IN_MEMORY, TextOptions, VideoEncoder, VideoModel, VideoSize
 from mmrl.trust_region.weights import trainable
 from mmrl.types import Prompt
 from tests.models.tiny_images import FAMILIES, HEIGHT, SIZE, WIDTH, Family
@@ -96,6 +101,43 @@ def test_decoding_equals_the_pipelines_own(family: Family) -> None:
     leaf = latents.clone().requires_grad_()
     model.decode(leaf).sum().backward()
     assert leaf.grad.abs().sum() > 0
+
+
+@each_family
+def test_encoding_undoes_the_scale_of_decoding(family: Family) -> None:
+    """An image through the adapter and back is an image through the VAE alone and back."""
+    model = build(family)
+    videos = torch.rand(2, 1, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0))
+    assert isinstance(model, VideoEncoder)
+    latents, vae = model.encode_video(videos), model.pipeline.vae
+    assert latents.shape[1:] == model.latent_shape and latents.dtype == torch.float32
+    pixels = 2 * videos.transpose(1, 2) - 1
+    with torch.no_grad():
+        codes = vae.encode(
+            pixels if isinstance(vae, AutoencoderKLQwenImage) else pixels[:, :, 0]
+        ).latent_dist.mode()
+        back = vae.decode(codes, return_dict=False)[0]
+        expected = (back / 2 + 0.5).clamp(0, 1).reshape(videos.shape)
+        torch.testing.assert_close(model.decode(latents), expected, rtol=0, atol=1e-5)
+
+
+@each_family
+def test_recorded_pairs_of_pictures_are_matched(family: Family, tmp_path: Path) -> None:
+    """Two files a prompt become noised latents of their encodings, and the loss has a gradient."""
+    levels = torch.arange(2 * HEIGHT * WIDTH * 3, dtype=torch.uint8).view(2, HEIGHT, WIDTH, 3)
+    paths = tuple(tmp_path / f"{index}.png" for index in range(2))
+    for path, level in zip(paths, levels, strict=True):
+        Image.fromarray(level.numpy()).save(path)
+    model = build(family)
+    matching = MatchingPolicy(policy(model), recorded_pairs, num_levels=2, shared_noise=True)
+    batch = matching.rollout([replace(PROMPT, videos=paths)], 2, [1])
+    videos = levels.permute(0, 3, 1, 2)[:, None].float() / 255
+    replay = batch.replay
+    assert isinstance(replay, ForwardReplay)
+    clean = replay.noised[:, 0].flatten(1) - replay.sigmas[:, :1] * replay.target[:, 0]
+    torch.testing.assert_close(clean, model.encode_video(videos).flatten(1), rtol=0, atol=1e-4)
+    matching.evaluate(batch)["denoise"].log_probs.sum().backward()
+    assert any(p.grad is not None and p.grad.any() for p in matching.module.parameters())
 
 
 @each_family
