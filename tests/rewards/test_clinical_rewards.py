@@ -1,0 +1,179 @@
+"""Rewards of clinical and calibrated reasoning: the released numbers, and where ours differ."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mmrl.data.boxed import boxes, last_box
+from mmrl.evaluate.calibration import brier, expected_calibration_error
+from mmrl.reward import load_reward
+from mmrl.types import Prompt, TextSample
+
+CASES = json.loads((Path(__file__).parent.parent / "golden/clinical_rewards.json").read_text())[
+    "cases"
+]
+REFINED = (
+    "<understanding>u</understanding>\n<facts>f</facts>\n<plan>p</plan>\n"
+    "<think>From the <facts> and <understanding>, as the <plan> says.</think>\n"
+    "<final_answer>\\boxed{42}</final_answer>\n<self_assessment>CONFIDENCE</self_assessment>"
+)
+
+
+def cases(prefix: str, function: str = "", field: str = "") -> list[dict]:
+    return [
+        case
+        for case in CASES
+        if case["id"].startswith(prefix)
+        and function in case["function"]
+        and (not field or field in case["inputs"])
+        and "value" in case["output"]
+    ]
+
+
+def score(name: str, text: str, answer: str | None, **fields: Any) -> float:
+    found = load_reward(name, **fields)([TextSample(Prompt("question", answer=answer), text)])
+    return found[0].item()
+
+
+@pytest.mark.parametrize("case", cases("cr"), ids=lambda c: c["id"])
+def test_clinical_r1_as_released_equals_the_reference(case: dict) -> None:
+    given = case["inputs"]
+    text = given["solution_str"].split(given["eos_token"])[0]
+    letter = given["ground_truth"].split("<SEP>")[0]
+    found = score("clinical_reasoning", text, letter, variant="released")
+    assert found == pytest.approx(case["output"]["value"], rel=1e-12)
+
+
+def test_the_fixed_clinical_reward_is_bounded_and_takes_no_offence_at_units() -> None:
+    five = "<think>r</think><answer>" + "\\boxed{A}" * 5 + " x</answer>"
+    assert score("clinical_reasoning", five, "B") == pytest.approx(-10 + 1.0)
+    fever = "<think>r</think><answer>38.5 \u00b0C, \\boxed{B}</answer>"
+    assert score("clinical_reasoning", fever, "B", script_weight=0.5) == 12.0
+    thought = "<think>maybe \\boxed{A}</think><answer>so \\boxed{B}</answer>"
+    assert score("clinical_reasoning", thought, "B") == 11.5
+
+
+def test_only_the_letter_moves_the_clinical_reward_by_ten() -> None:
+    text = "<think>r</think><answer>so \\boxed{%s}</answer>"
+    gap = score("clinical_reasoning", text % "B", "B") - score(
+        "clinical_reasoning", text % "A", "B"
+    )
+    assert gap == 10.0
+    assert math.isnan(score("clinical_reasoning", text % "B", "b"))
+
+
+@pytest.mark.parametrize("case", cases("p4", field="text"), ids=lambda c: c["id"])
+def test_prompt4trust_as_released_equals_the_reference(case: dict) -> None:
+    given, expected = case["inputs"], case["output"]["value"]
+    found = score("stated_confidence", given["text"], given["gt_answer"], variant="released")
+    assert found == pytest.approx(expected["reward"], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The answer is based on the scan, with confidence 80.", math.log(1e-12)),
+        ("The answer is (B) with confidence: 80.", math.log(0.8)),
+        ("The answer is B with confidence 0.9", math.log(0.9)),
+        ("The answer is B with confidence 90%.", math.log(0.9)),
+        ("The answer is B with confidence 1000", math.log(1e-12)),
+        (
+            "The answer is B with confidence 80%. The answer is C with confidence 60",
+            math.log(1e-12),
+        ),
+        ("The answer is C with confidence 100.", math.log(1e-10) - 1),
+    ],
+)
+def test_what_the_fixed_reader_reads(text: str, expected: float) -> None:
+    assert score("stated_confidence", text, "B") == pytest.approx(expected, rel=1e-12)
+
+
+def test_honesty_is_the_best_policy_and_being_right_beats_being_wrong() -> None:
+    p = np.arange(1, 100) / 100
+    text = "The answer is {} with confidence {:d}."
+    right = np.array([score("stated_confidence", text.format("B", round(100 * x)), "B") for x in p])
+    wrong = np.array([score("stated_confidence", text.format("C", round(100 * x)), "B") for x in p])
+    for rate in (0.2, 0.5, 0.8):
+        assert p[np.argmax(rate * right + (1 - rate) * wrong)] == pytest.approx(rate)
+    assert np.allclose(right - wrong, np.log(p / (1 - p)) + 1)
+    assert min(right.min(), wrong.min()) > math.log(1e-12)
+
+
+@pytest.mark.parametrize("case", cases("p4", field="lm_answers"), ids=lambda c: c["id"])
+def test_calibration_metrics_equal_prompt4trust_s(case: dict) -> None:
+    given, expected = case["inputs"], case["output"]["value"]
+    right = [float(a == b) for a, b in zip(given["gt_answers"], given["lm_answers"], strict=True)]
+    p = given["lm_probabilities"]
+    found = expected_calibration_error(p, right, bins=given["n_bins"])
+    assert found == pytest.approx(expected["ece"], rel=1e-9, abs=1e-12)
+    assert brier(p, right) == pytest.approx(expected["brier"], rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("case", cases("rf", "reward_fn"), ids=lambda c: c["id"])
+def test_refine_as_released_equals_the_reference(case: dict) -> None:
+    given = case["inputs"]
+    found = score("structured_reasoning", given["text"], given["gold"], variant="released")
+    assert found == pytest.approx(case["output"]["value"], rel=1e-12)
+
+
+def test_refine_s_fixed_reader_wants_a_whole_number_up_to_ten_and_each_section_once() -> None:
+    full = REFINED.replace("CONFIDENCE", "Confidence: 10/10")
+    assert score("structured_reasoning", full, "42") == 1.0
+    for stated in ("Confidence: 15/10", "Confidence: 100/10", "none"):
+        text = REFINED.replace("CONFIDENCE", stated)
+        assert score("structured_reasoning", text, "42") == 0.6875
+    twice = full.replace("<plan>p</plan>", "<plan>p</plan><plan>q</plan>", 1)
+    assert score("structured_reasoning", twice, "42") == 0.75
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "expected"),
+    [
+        ("\\boxed{\\frac{1}{2}}", "0.5", 1.0),
+        ("so \\boxed{1} then \\boxed{2}", "2", 1.0),
+        ("<answer>1/2</answer>", "\\frac{1}{2}", 1.0),
+        ("\\boxed{3}", "4", 0.0),
+        ("no answer", "4", 0.0),
+        ("\\boxed{)(}", "4", 0.0),
+    ],
+)
+def test_math_answers_are_compared_by_value(answer: str, reference: str, expected: float) -> None:
+    assert score("math_answer", answer, reference, seconds=30.0) == expected
+
+
+def test_a_comparison_past_its_time_is_no_score_and_the_next_one_works() -> None:
+    reward = load_reward("math_answer", seconds=3.0)
+    huge = TextSample(Prompt("q", answer="9**9**9**9"), "\\boxed{9^{9^{9^{9}}}}")
+    fine = TextSample(Prompt("q", answer="4"), "\\boxed{4}")
+    slow = reward([huge])[0].item()
+    assert math.isnan(slow) or slow == 0.0
+    assert load_reward("math_answer", seconds=30.0)([fine])[0] == 1.0
+    assert math.isnan(score("math_answer", "\\boxed{4}", None))
+
+
+def test_boxes_nest_and_an_open_one_is_none() -> None:
+    assert boxes("a \\boxed{x_{1}} b \\boxed {y} \\boxed z \\boxed{\\}}") == ["x_{1}", "y", "\\}"]
+    assert last_box("\\boxed{open") is None
+
+
+@pytest.mark.parametrize(
+    ("rule", "text", "expected"),
+    [
+        ("exact", "<answer> Chest  X-RAY </answer>", 1.0),
+        ("exact", "<answer>chest</answer>", 0.0),
+        ("levenshtein", "<answer>chest x-ra</answer>", 10 / 11),
+        ("anls", "<answer>chest</answer>", 0.0),
+        ("anls", "<answer>radiograph</answer>", 1.0),
+        ("anls", "no block", 0.0),
+    ],
+)
+def test_strings_match_by_their_rule(rule: str, text: str, expected: float) -> None:
+    found = score("string_match", text, "chest x-ray|Radiograph", rule=rule)
+    assert found == pytest.approx(expected)
+    assert math.isnan(score("string_match", text, " "))
