@@ -21,6 +21,7 @@ from mmrl.types import Actions, Metrics, Prompt, Rollout
 
 Combine = Callable[[Mapping[str, Float[Tensor, "P G"]], int], Float[Tensor, "P G"]]
 Advantage = Callable[[Float[Tensor, "P G"]], Float[Tensor, "P G"]]
+Rescale = Callable[[Float[Tensor, "P G"], Mapping[str, Float[Tensor, "P G"]]], Float[Tensor, "P G"]]
 
 
 @runtime_checkable
@@ -54,6 +55,10 @@ class Recipe:
     trust_region: TrustRegion
     sample_from: AnchorKind | None = None
     """The anchor whose weights sample; None: the policy itself."""
+    drop_overlong: bool = False
+    """Whether answers that were cut off leave the loss, and their group's statistics."""
+    rescale: Rescale | None = None
+    """Advantages once more, seen with the raw scores by name; None: as they are."""
 
 
 class OptimizerConfig(Config):

@@ -30,6 +30,8 @@ class VlmPipelineConfig(PipelineConfig):
     temperature: float = Field(default=1.0, gt=0)
     weighting: Literal["sequence", "decision"] = "sequence"
     """Whether every answer counts alike in the loss (GRPO) or every token (DAPO)."""
+    drop_overlong: bool = False
+    """Whether answers that reach max_new_tokens leave the loss (overlong filtering)."""
     precision: Literal["float32", "bfloat16"] = "float32"
     quantization: Literal["none", "4bit"] = "none"
     """The text model's frozen weights in four bits, for `lora` to learn beside (QLoRA)."""
@@ -125,4 +127,5 @@ def vlm_recipe(
         advantage=lambda rewards: config.mixing.advantage(rewards, advantage),
         objective=objective,
         trust_region=config.trust_region,
+        drop_overlong=config.drop_overlong,
     )

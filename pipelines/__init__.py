@@ -14,7 +14,7 @@ from pipelines.video_diffusion import (
     prdp,
     sage_grpo,
 )
-from pipelines.vision_language import med_r1
+from pipelines.vision_language import grpo, med_r1
 
 __all__ = [
     "awm",
@@ -25,6 +25,7 @@ __all__ = [
     "draft_k",
     "flow_cps",
     "flow_grpo",
+    "grpo",
     "grpo_guard",
     "med_r1",
     "mix_grpo",

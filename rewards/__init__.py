@@ -3,6 +3,8 @@
 from rewards import (
     accuracy,
     answer_format,
+    cad_executes,
+    cad_geometry,
     clinical_reasoning,
     clip_score,
     gui_click,
@@ -30,6 +32,8 @@ from rewards import (
 __all__ = [
     "accuracy",
     "answer_format",
+    "cad_executes",
+    "cad_geometry",
     "clinical_reasoning",
     "clip_score",
     "gui_click",

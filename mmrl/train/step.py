@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from mmrl.recipe import Recipe, TrainConfig
@@ -32,18 +32,27 @@ def train_step(recipe: Recipe, state: TrainState, config: TrainConfig, ranks: Ra
     with torch.no_grad():
         with sampling_weights(recipe, state):
             rollout = recipe.policy.rollout(prompts, recipe.group_size, ranks.mine(seeds), turn)
+        cut_off = overlong(rollout) if recipe.drop_overlong else None
+        if cut_off is not None:
+            rollout = without(rollout, cut_off)
         rollout = weigh_globally(rollout, ranks)
         sampled = time.perf_counter()
         scores = recipe.rewards.score(rollout)
         rewards = recipe.combine(scores, state.step)
+        if cut_off is not None:
+            rewards = torch.where(cut_off.view(rewards.shape), torch.nan, rewards)
         everyone = recipe.advantage(ranks.gather(rewards))
-        advantages = everyone[ranks.share(len(everyone))].flatten()
+        advantages = everyone[ranks.share(len(everyone))]
+        if recipe.rescale is not None:
+            advantages = recipe.rescale(advantages, scores)
     scored = time.perf_counter()
     metrics = score_metrics(ranks.totals(score_sums(scores, rewards)))
     metrics |= ranks.totals(recipe.rewards.counts())
+    if cut_off is not None:
+        metrics |= ranks.totals({"rollout/overlong": float(cut_off.sum())})
     replayed = Replayed()
     passes = [
-        optimize(recipe, state, rollout, advantages, replayed, config, ranks)
+        optimize(recipe, state, rollout, advantages.flatten(), replayed, config, ranks)
         for _ in range(config.updates_per_rollout)
     ]
     metrics |= mean_metrics(passes)
@@ -54,6 +63,25 @@ def train_step(recipe: Recipe, state: TrainState, config: TrainConfig, ranks: Ra
         "time/reward": scored - sampled,
         "time/update": done - scored,
     }
+
+
+def overlong(rollout: Rollout) -> Bool[Tensor, " B"]:
+    """Which answers were cut off before their end token: nobody knows what they would have said."""
+    return torch.tensor([not getattr(sample, "finished", True) for sample in rollout.samples])
+
+
+def without(rollout: Rollout, dropped: Bool[Tensor, " B"]) -> Rollout:
+    """The rollout with weights over the rows that stay: (1 / |K|) sum over K (CAD-RL, 2508.10118).
+
+    With every row dropped all weights are 0, and so is the loss.
+    """
+    weights, counts = {}, {}
+    for kind, old in rollout.weights.items():
+        kept = torch.where(dropped[:, None].to(old.device), 0.0, old)
+        share = (kept.sum() / old.sum()).item() if old.any() else 0.0
+        weights[kind] = kept / share if share else kept
+        counts[kind] = rollout.counts[kind] * share
+    return replace(rollout, weights=weights, counts=counts)
 
 
 def weigh_globally(rollout: Rollout, ranks: Ranks) -> Rollout:

@@ -16,7 +16,7 @@ from mmrl.train.accumulate import Replayed, accumulate
 from mmrl.train.loop import initial_state, load_config
 from mmrl.train.ranks import Ranks
 from mmrl.train.state import TrainState
-from mmrl.train.step import lr_share, train_step, update, weigh_globally
+from mmrl.train.step import lr_share, overlong, train_step, update, weigh_globally, without
 from mmrl.trust_region.weights import trainable
 from mmrl.types import Rollout
 from tests.tiny import video_config, vlm_config
@@ -183,6 +183,32 @@ def test_an_unscored_sample_trains_nothing_and_is_counted(folder: Path) -> None:
     assert metrics["reward/motion_direction/missing"] == 1.0
     assert torch.isfinite(torch.tensor(metrics["grad_norm"]))
     assert metrics["skipped_update"] == 0.0
+
+
+def test_answers_that_were_cut_off_leave_the_loss_and_the_others_carry_it_alone(
+    folder: Path,
+) -> None:
+    recipe, state, _ = make("vlm", folder)
+    rollout = roll(recipe, state)
+    samples = [replace(s, finished=index != 1) for index, s in enumerate(rollout.samples)]  # type: ignore[type-var]
+    cut = overlong(replace(rollout, samples=samples))
+    assert cut.tolist() == [False, True, False, False]
+    kept = without(rollout, cut)
+    assert kept.weights["token"][1].sum() == 0 and kept.counts["token"] == pytest.approx(3.0)
+    rows = kept.weights["token"].sum(1)
+    assert rows[[0, 2, 3]].tolist() == pytest.approx([1 / 3] * 3)
+    nothing = without(rollout, torch.ones(4, dtype=torch.bool))
+    assert nothing.weights["token"].sum() == 0 and nothing.counts["token"] == 0
+
+
+def test_a_step_whose_every_answer_is_cut_off_changes_nothing(folder: Path) -> None:
+    recipe, state, config = make("vlm", folder)
+    recipe.policy.max_new_tokens = 1  # type: ignore[attr-defined]
+    before = {name: p.clone() for name, p in trainable(recipe.policy.module).items()}
+    metrics = train_step(replace(recipe, drop_overlong=True), state, config, RANKS)
+    assert metrics["rollout/overlong"] == 4 and metrics["loss"] == 0 and metrics["grad_norm"] == 0
+    live = trainable(recipe.policy.module)
+    assert all(torch.equal(before[name], live[name]) for name in before)
 
 
 def test_weights_of_all_ranks_add_to_one_mean(folder: Path) -> None:
