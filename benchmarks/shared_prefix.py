@@ -14,6 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def setup(folder: Path) -> tuple[VlmPolicy, Prompt]:
 
 
 def report(policy: VlmPolicy, prompt: Prompt, repeats: int) -> None:
-    """Replay and whole step, the two ways in turn, so that a busy machine slows both."""
+    """Replay and whole step, the ways in turn, so that a busy machine slows them alike."""
     rollout = policy.rollout([prompt], GROUP, [0])
     assert isinstance(rollout.replay, TokenReplay)
     inputs = rollout.replay.prompts[0]
@@ -91,12 +92,44 @@ def report(policy: VlmPolicy, prompt: Prompt, repeats: int) -> None:
         backward(plain_log_probs(policy, found), found)
         optimizer.step()
 
+    packed = replace(policy, gradient_checkpointing=True)
+
+    def packed_replay() -> None:
+        backward(packed.evaluate(rollout)["token"].log_probs, rollout)
+
     for name, ways in (
         ("replay", (shared_replay, plain_replay)),
         ("whole step", (shared_step, plain_step)),
     ):
         shared, plain = measure(ways, repeats)
         print(f"{name:12s} shared {shared:6.2f} s   plain {plain:6.2f} s   {plain / shared:4.1f} x")
+    shared, again = measure((shared_replay, packed_replay), repeats)
+    print(
+        f"packed row, layers run twice: {again:.2f} s where the shared prefix takes {shared:.2f} s"
+    )
+    ways = (policy, packed)
+    with_cache, without = (kept(lambda way=way: way.evaluate(rollout), policy) for way in ways)
+    plain = kept(lambda: plain_log_probs(policy, rollout), policy)
+    print(
+        f"kept for backward: plain {plain / 1e6:.0f} MB, shared prefix {with_cache / 1e6:.0f} MB, "
+        f"packed row {without / 1e6:.0f} MB"
+    )
+
+
+def kept(forward: Callable[[], object], policy: VlmPolicy) -> int:
+    """Bytes, weights left out, that a forward pass keeps for the backward pass."""
+    sizes: dict[int, int] = {}
+
+    def pack(saved: torch.Tensor) -> torch.Tensor:
+        storage = saved.untyped_storage()
+        sizes[storage.data_ptr()] = storage.nbytes()
+        return saved
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
+        held = forward()
+    weights = {weight.untyped_storage().data_ptr() for weight in policy.module.parameters()}
+    assert held is not None
+    return sum(size for place, size in sizes.items() if place not in weights)
 
 
 def plain_log_probs(policy: VlmPolicy, rollout: Rollout) -> torch.Tensor:
