@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import torch
 from einops import rearrange
 from jaxtyping import Float, UInt8
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -33,7 +35,7 @@ class ClipModel:
     @torch.no_grad()
     def video_text_cosine(
         self,
-        videos: Sequence[Float[Tensor, "F 3 H W"]],
+        videos: Sequence[Float[Tensor, "_ 3 _ _"]],
         texts: Sequence[str],
         *,
         num_frames: int,
@@ -44,8 +46,13 @@ class ClipModel:
         Pixels are rounded to 8 bits first, as a saved file would hold them.
         """
         picked = [video[uniform_indices(len(video), num_frames)] for video in videos]
-        frames = torch.cat([to_uint8(frame) for frame in picked])
-        images = torch.cat([self.embed_images(part) for part in frames.split(rows)])
+        images = torch.cat(
+            [
+                self.embed_images(part)
+                for _, same in groupby(map(to_uint8, picked), key=lambda frames: frames.shape[1:])
+                for part in torch.cat(list(same)).split(rows)
+            ]
+        )
         unique = list(dict.fromkeys(texts))
         known = dict(zip(unique, self.embed_texts(unique), strict=True))
         cosines = [
@@ -62,11 +69,19 @@ def to_uint8(video: Float[Tensor, "F 3 H W"]) -> UInt8[Tensor, "F 3 H W"]:
     return (video.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
-def load_clip(path: str) -> ClipModel:
-    """The CLIP in a folder; ConfigError where neither library's layout is found."""
+def load_clip(
+    path: str, *, checkpoint: Path | None = None, pad_to_square: bool = False
+) -> ClipModel:
+    """The CLIP in a folder; ConfigError where neither library's layout is found.
+
+    For open_clip folders, `checkpoint` is a file with other weights of the same architecture, and
+    `pad_to_square` resizes the longer side and pads with black, where CLIP cuts the middle out.
+    """
     folder = Path(path)
     if (folder / "open_clip_config.json").is_file():
-        return _load_open_clip(folder)
+        return _load_open_clip(folder, checkpoint, pad_to_square=pad_to_square)
+    if checkpoint or pad_to_square:
+        raise ConfigError(f"{path} is no open_clip folder", key="model")
     if (folder / "config.json").is_file():
         return _load_transformers(folder)
     raise ConfigError(
@@ -75,12 +90,19 @@ def load_clip(path: str) -> ClipModel:
     )
 
 
-def _load_open_clip(folder: Path) -> ClipModel:
+def _load_open_clip(folder: Path, checkpoint: Path | None, *, pad_to_square: bool) -> ClipModel:
     import open_clip
     from PIL import Image
 
-    name = f"local-dir:{folder}"
-    model, _, preprocess = open_clip.create_model_and_transforms(name)
+    if checkpoint is None and not any(folder.glob("open_clip_*model*")):
+        raise ConfigError(f"{folder} holds no weights (open_clip_model.safetensors)", key="model")
+    model, _, preprocess = open_clip.create_model_and_transforms(
+        f"local-dir:{folder}",
+        load_weights=checkpoint is None,
+        image_resize_mode="longest" if pad_to_square else None,
+    )
+    if checkpoint is not None:
+        _load_checkpoint(model, checkpoint)
     model.eval()
     length = model.context_length
     if (folder / "tokenizer.json").is_file():
@@ -99,6 +121,24 @@ def _load_open_clip(folder: Path) -> ClipModel:
         return model.encode_text(tokenizer(texts), normalize=True)
 
     return ClipModel(embed_images, embed_texts, model.logit_scale.exp().item())
+
+
+def _load_checkpoint(model: torch.nn.Module, checkpoint: Path) -> None:
+    """Every weight of the model from the file; ConfigError for a missing file or another model."""
+    if not checkpoint.is_file():
+        raise ConfigError(f"{checkpoint}: no such file", key="checkpoint")
+    if checkpoint.suffix == ".safetensors":
+        weights = load_file(checkpoint)
+    else:
+        found = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        weights = found.get("state_dict", found)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise ConfigError(
+            f"{checkpoint} does not fit the model: {reason}", key="checkpoint"
+        ) from error
 
 
 def _load_transformers(folder: Path) -> ClipModel:

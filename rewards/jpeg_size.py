@@ -1,0 +1,46 @@
+"""Size of a picture as a JPEG file: the reward that needs no model (DDPO)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from mmrl.data.video import quantize
+from mmrl.reward import RewardConfig, rewards
+from mmrl.types import VideoSample
+
+QUALITY = 95
+COMPRESSIBLE = 500.0
+
+
+@rewards.register("jpeg_size")
+class JpegSize(RewardConfig):
+    """Mean kB (1000 bytes) of the frames as JPEG of quality 95, or -kB / 500 (arXiv:2305.13301).
+
+    `incompressible` wants detail, `compressible` plainness. Bytes depend on the JPEG library, so
+    compare numbers of one machine only. Pixels that are not finite score NaN.
+    """
+
+    want: Literal["incompressible", "compressible"] = "incompressible"
+
+    def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:
+        sizes = torch.tensor([kilobytes(sample.video) for sample in samples])
+        return sizes if self.want == "incompressible" else -sizes / COMPRESSIBLE
+
+
+def kilobytes(video: Float[Tensor, "F 3 H W"]) -> float:
+    """Mean over frames of bytes / 1000; NaN where a pixel is not finite."""
+    if not torch.isfinite(video).all():
+        return float("nan")
+    total = 0
+    for frame in quantize(video).numpy():
+        sink = io.BytesIO()
+        Image.fromarray(frame).save(sink, "JPEG", quality=QUALITY)
+        total += sink.tell()
+    return total / len(video) / 1000
