@@ -28,6 +28,8 @@ class VlmPipelineConfig(PipelineConfig):
     """What is asked, with {question} for the prompt's text; null: the method's own."""
     max_new_tokens: int = Field(default=256, ge=1)
     temperature: float = Field(default=1.0, gt=0)
+    eval_temperature: float = Field(default=0.0, ge=0)
+    """Evaluation draws at it, which pass@k needs; 0 takes the likeliest token."""
     weighting: Literal["sequence", "decision"] = "sequence"
     """Whether every answer counts alike in the loss (GRPO) or every token (DAPO)."""
     drop_overlong: bool = False
@@ -73,6 +75,7 @@ def build_vlm_policy(config: VlmPipelineConfig, *, template: str = "{question}")
         max_new_tokens=config.max_new_tokens,
         rows=config.train.rows,
         temperature=config.temperature,
+        eval_temperature=config.eval_temperature,
         prompt_template=config.prompt_template or template,
         weighting=config.weighting,
         gradient_checkpointing=config.gradient_checkpointing,

@@ -60,6 +60,8 @@ class VlmPolicy:
     rows: int
     """Samples of one forward pass; a multiple of the group size."""
     temperature: float = 1.0
+    eval_temperature: float = 0.0
+    """Of `sample`; 0 takes the likeliest token, so seeds play no part."""
     prompt_template: str = "{question}"
     weighting: Literal["sequence", "decision"] = "sequence"
     """Whether every answer counts alike in the loss (GRPO) or every token (DAPO)."""
@@ -145,12 +147,15 @@ class VlmPolicy:
 
     @torch.no_grad()
     def sample(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[TextSample]:
-        """One greedy answer per prompt; seeds play no part."""
+        """One answer per prompt, greedy or drawn from its own seed at `eval_temperature`."""
         samples = []
         for start in range(0, len(prompts), self.rows):
             part = prompts[start : start + self.rows]
             inputs = self.model.inputs(part, self.prompt_template)
-            samples += self._samples(part, self._generate(inputs, 1, _greedy))
+            some = seeds[start : start + self.rows]
+            warm = self.eval_temperature > 0
+            draw = _sampler(some, 1, self.eval_temperature) if warm else _greedy
+            samples += self._samples(part, self._generate(inputs, 1, draw))
         return samples
 
     def save_pretrained(self, folder: Path) -> None:

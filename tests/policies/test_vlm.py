@@ -95,6 +95,14 @@ def test_weights_are_one_mean_over_rows_or_over_tokens(policy, prompts, weightin
         assert rollout.counts["token"] == lengths.sum()
 
 
+def test_an_evaluation_at_a_temperature_draws_from_each_prompts_own_seed(policy, prompts):
+    policy.eval_temperature = 1.0
+    asked = [prompts[0]] * 4
+    first = [sample.text for sample in policy.sample(asked, [1, 2, 3, 4])]
+    assert [sample.text for sample in policy.sample(asked[:2], [4, 3])] == first[:1:-1]
+    assert len(set(first)) > 1
+
+
 def test_greedy_takes_the_likeliest_token_whatever_the_seed(policy, prompts):
     first, second = policy.sample(prompts, [0, 0, 0]), policy.sample(prompts, [7, 8, 9])
     assert [sample.text for sample in first] == [sample.text for sample in second]
