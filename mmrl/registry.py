@@ -6,6 +6,7 @@ import ast
 import difflib
 import importlib.util
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -50,6 +51,7 @@ class Registry(Generic[T]):
         self.noun = noun
         self._items: dict[str, T] = {}
         self._discovered = False
+        self._lock = threading.RLock()
 
     def register(self, name: str) -> Callable[[T], T]:
         """Decorator that files a class or a function under `name`; a name has one owner."""
@@ -65,11 +67,12 @@ class Registry(Generic[T]):
 
     def discover(self) -> None:
         """Import every module that declares itself in the entry-point group, once."""
-        if self._discovered:
-            return
-        self._discovered = True
-        for entry in entry_points(group=self.group):
-            entry.load()
+        with self._lock:  # another thread waits for the names; a module that asks again does not
+            if self._discovered:
+                return
+            self._discovered = True
+            for entry in entry_points(group=self.group):
+                entry.load()
 
     def names(self) -> list[str]:
         """All registered names, sorted."""

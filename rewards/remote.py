@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 from httpx2 import AsyncClient, Response, TransportError
 
 from mmrl.config import ConfigError
+from mmrl.data.wire import TENSOR_TYPE
 from mmrl.data.wire_samples import Encoding, png_request, tensor_request
 from mmrl.reward import RewardConfig, RewardUnavailable, rewards
 from mmrl.types import Sample
@@ -65,7 +66,8 @@ class Remote(RewardConfig):
             if self.encoding == "png":
                 return await self.client.post("/v1/score", json=png_request(self.scorer, samples))
             body = tensor_request(self.scorer, samples)
-            return await self.client.post("/v1/score/tensors", content=body)
+            headers = {"Content-Type": TENSOR_TYPE}
+            return await self.client.post("/v1/score/tensors", content=body, headers=headers)
         except TransportError as error:
             raise RewardUnavailable(f"{self.url}: {error!r}") from error
 

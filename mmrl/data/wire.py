@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 VERSION = 1
+TENSOR_TYPE = "application/vnd.safetensors"
 MAX_PIXELS = 2**28
 """Pixels of all pictures of one request: a small PNG may unpack to gigabytes."""
 Arrays = Mapping[str, np.ndarray]

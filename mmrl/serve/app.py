@@ -15,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 
 from mmrl import __version__
 from mmrl.data.wire import (
+    TENSOR_TYPE,
     VERSION,
     ScoreRequest,
     ScoreResponse,
@@ -27,8 +28,6 @@ from mmrl.data.wire import (
 from mmrl.serve.guard import Guard
 from mmrl.serve.metrics import ServeMetrics
 from mmrl.serve.pool import Backend, QueueFullError
-
-TENSOR_TYPE = "application/vnd.safetensors"
 
 
 class Problem(BaseModel):
@@ -68,7 +67,7 @@ def _add_state(
     @app.get("/health")
     async def health(response: Response) -> dict[str, Any]:
         """Whether every scorer has a worker that runs; 503 otherwise."""
-        alive = {name: backend.alive for name, backend in backends.items()}
+        alive = {name: await backend.alive() for name, backend in backends.items()}
         well = all(alive.values())
         response.status_code = 200 if well else 503
         return {"status": "ok" if well else "degraded", "workers": alive}
@@ -81,7 +80,7 @@ def _add_state(
             "mmrl": __version__,
             "encodings": ["png", "float32"],
             "max_body_bytes": max_body,
-            "scorers": {name: dict(backend.about) for name, backend in backends.items()},
+            "scorers": {name: dict(await b.describe()) for name, b in backends.items()},
         }
 
     @app.get("/metrics", response_class=PlainTextResponse, responses={401: REFUSALS[401]})

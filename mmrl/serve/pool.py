@@ -26,10 +26,8 @@ class QueueFullError(RuntimeError):
 class Backend(Protocol):
     """What scores one scorer's requests."""
 
-    about: Mapping[str, str]
-
-    @property
-    def alive(self) -> int: ...
+    async def describe(self) -> Mapping[str, str]: ...
+    async def alive(self) -> int: ...
     async def score(
         self, request: TensorRequest, arrays: Mapping[str, np.ndarray]
     ) -> ScoreResponse: ...
@@ -68,8 +66,11 @@ class Pool:
         self._held: Job | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
-    @property
-    def alive(self) -> int:
+    async def describe(self) -> Mapping[str, str]:
+        """What the workers tell of their reward."""
+        return self.about
+
+    async def alive(self) -> int:
         """Workers that run."""
         return sum(worker.alive for worker in self.workers)
 

@@ -17,10 +17,12 @@ import time
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from mmrl.config import ConfigError
 from mmrl.data.wire import TensorRequest, unpack
 from mmrl.data.wire_samples import read_samples
 from mmrl.reward import FaultPolicy, Scorer, reward_class
 from mmrl.reward.base import unit_of
+from mmrl.reward.scorer import Scored
 
 PATIENT = FaultPolicy(retries=0, breaker_after=10**9, budget=1.0)
 """Retries, breaker and budget are the client's: it knows what a missing score costs."""
@@ -60,7 +62,11 @@ def score(name: str, scorer: Scorer, message: bytes) -> dict[str, Any]:
     scorer.last_failure = ""
     with tempfile.TemporaryDirectory(prefix="mmrl-") as folder:
         samples = read_samples(request, arrays, Path(folder))
-        found = scorer.score(samples, max(1, len(samples)))
+        try:
+            found = scorer.score(samples, max(1, len(samples)))
+        except ConfigError as error:
+            scorer.last_failure = str(error)
+            found = Scored.failed("error", len(samples))
     values = found.values.tolist()
     ended = list(zip(values, found.statuses, strict=True))
     return {

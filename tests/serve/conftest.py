@@ -2,54 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
-import time
 import venv
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import yaml
 
-TOKEN = "a-token-of-the-tests"
-MMRL = [sys.executable, "-c", "from mmrl.cli import main; main()"]
+from benchmarks.serving import Service, running
+
 SCORERS = Path(__file__).parent / "scorers.py"
-
-
-@dataclass(frozen=True)
-class Service:
-    url: str
-    process: subprocess.Popen[str]
-
-
-@contextmanager
-def running(config: dict, folder: Path) -> Iterator[Service]:
-    """`mmrl serve` in a process of its own, from the moment it answers."""
-    file = folder / "serve.yaml"
-    file.write_text(yaml.safe_dump(config), encoding="utf-8")
-    environment = {**os.environ, "MMRL_REWARD_TOKEN": TOKEN, "OMP_NUM_THREADS": "1"}
-    log = folder / "serve.log"
-    with log.open("w") as sink:
-        process = subprocess.Popen(
-            [*MMRL, "serve", str(file)], env=environment, stdout=sink, stderr=sink, text=True
-        )
-    try:
-        yield Service(wait_for_address(process, log), process)
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-
-
-def wait_for_address(process: subprocess.Popen[str], log: Path) -> str:
-    deadline = time.monotonic() + 120
-    while "serving at " not in (told := log.read_text("utf-8")):
-        assert process.poll() is None and time.monotonic() < deadline, told
-        time.sleep(0.05)
-    return told.split("serving at ")[1].split()[0]
 
 
 def other_environment(folder: Path) -> Path:
@@ -71,6 +33,5 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     scorers["length"] |= {"timeout_s": 2.0, "max_batch": 8}
     scorers["brightness"] |= {"fields": {"gain": 2.0}}
     scorers["elsewhere"] |= {"python": str(other_environment(folder / "other"))}
-    os.environ["MMRL_REWARD_TOKEN"] = TOKEN
     with running({"port": 0, "max_body_mb": 1, "scorers": scorers}, folder) as found:
         yield found

@@ -21,11 +21,11 @@ from PIL import Image
 from schemathesis import GenerationMode
 from schemathesis.config import SchemathesisConfig
 
+from benchmarks.serving import TOKEN, Service
 from mmrl.data.wire import pack
 from mmrl.data.wire_samples import png_request
 from mmrl.reward import FaultPolicy, Scorer, load_reward
 from mmrl.types import Prompt, TextSample, VideoSample
-from tests.serve.conftest import TOKEN, Service
 from tests.serve.scorers import brightness
 
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
