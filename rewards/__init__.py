@@ -13,6 +13,7 @@ from rewards import (
     gui_gaussian,
     gui_step,
     hps,
+    hpsv3,
     jpeg_size,
     latent_format,
     math_answer,
@@ -30,6 +31,7 @@ from rewards import (
     temporal_flickering,
     thinking_reward,
     unified_reward,
+    video_align,
     vlm_judge,
 )
 
@@ -46,6 +48,7 @@ __all__ = [
     "gui_gaussian",
     "gui_step",
     "hps",
+    "hpsv3",
     "jpeg_size",
     "latent_format",
     "math_answer",
@@ -63,5 +66,6 @@ __all__ = [
     "temporal_flickering",
     "thinking_reward",
     "unified_reward",
+    "video_align",
     "vlm_judge",
 ]
