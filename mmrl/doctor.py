@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mmrl.models.meta import PeakBytes, meta_video_model, meta_vlm
+from mmrl.models.pipeline import denoiser_tokens
 from mmrl.models.text_cache import is_text_part
 from mmrl.policies.lora import add_lora
 from mmrl.policies.video_model import VideoModel
@@ -172,18 +173,6 @@ def denoiser_blocks(config: Mapping) -> Blocks:
     layers = config.get("num_layers", 0) + config.get("num_single_layers", 0)
     hidden = config.get("ffn_dim") or int((config.get("mlp_ratio") or 4) * width)
     return Blocks(layers, width, hidden)
-
-
-def denoiser_tokens(latent_shape: tuple[int, int, int, int], config: Mapping) -> int:
-    """Patches of one sample. A network of four times the latents' channels packs 2 x 2 of them."""
-    channels, frames, height, width = latent_shape
-    if config["in_channels"] == 4 * channels:
-        patch = (1, 2, 2)
-    else:
-        space = config.get("patch_size") or 1
-        time = config.get("patch_size_t") or 1
-        patch = space if isinstance(space, list | tuple) else (time, space, space)
-    return frames * height * width // prod(patch)
 
 
 def decode_peak(model: VideoModel, rows: int) -> int:

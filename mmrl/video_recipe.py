@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from pydantic import Field, model_validator
 
-from mmrl.config import ConfigError
+from mmrl.config import Config, ConfigError
 from mmrl.data.prompts import load_prompts
 from mmrl.policies.base import Policy
 from mmrl.policies.lora import add_lora
@@ -20,6 +20,13 @@ from mmrl.policies.video_config import (
 from mmrl.policies.video_model import TextCacheKind, TextOptions
 from mmrl.recipe import Advantage, Combine, Objective, PipelineConfig, Recipe
 from mmrl.trust_region.schedule import AnchorKind
+
+
+class ContextParallelConfig(Config):
+    """The tokens of a sample on several processes: videos that one device cannot hold."""
+
+    ulysses_degree: int = Field(ge=2)
+    """Neighbouring processes that work on one sample."""
 
 
 class VideoPipelineConfig(PipelineConfig):
@@ -40,6 +47,8 @@ class VideoPipelineConfig(PipelineConfig):
     """What a guidance-distilled network is told; null: its pipeline's default."""
     frame_rate: float | None = Field(default=None, gt=0)
     """Frames a second that LTX is told; null: its pipeline's default."""
+    context_parallel: ContextParallelConfig | None = None
+    """Several processes a sample; null: one."""
     compile: bool = False
     """torch.compile the network: a slow first step, faster ones after it."""
     eval_video: VideoConfig | None = None
@@ -84,6 +93,11 @@ def build_policy(
         add_lora(policy.module, config.lora, seed=config.train.seed)
     if config.gradient_checkpointing:
         policy.module.enable_gradient_checkpointing()  # pyright: ignore[reportCallIssue]
+    if config.context_parallel:
+        from mmrl.models.parallel import check_split, split_tokens
+
+        split_tokens(policy.model, config.context_parallel.ulysses_degree)
+        check_split(policy.eval_model or policy.model, config.context_parallel.ulysses_degree)
     if config.compile:
         policy.module.compile()
     return policy
@@ -111,6 +125,13 @@ def video_recipe(
         trust_region=config.trust_region,
         sample_from=sample_from,
     )
+
+
+def processes_a_sample(config: PipelineConfig) -> int:
+    """How many neighbouring processes draw and train the same samples."""
+    if isinstance(config, VideoPipelineConfig) and config.context_parallel:
+        return config.context_parallel.ulysses_degree
+    return 1
 
 
 def need_anchor(config: PipelineConfig, kind: AnchorKind, why: str) -> None:

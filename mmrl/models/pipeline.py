@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from importlib import import_module
+from math import prod
 from pathlib import Path
 from typing import TypeVar
 
@@ -133,6 +134,18 @@ def latent_grid(
     """Channels, frames, height and width of latents: a first frame alone, then `time` to one."""
     frames = (size.num_frames - 1) // time + 1
     return channels, frames, size.height // space, size.width // space
+
+
+def denoiser_tokens(latent_shape: tuple[int, int, int, int], config: Mapping) -> int:
+    """Patches of one sample. A network of four times the latents' channels packs 2 x 2 of them."""
+    channels, frames, height, width = latent_shape
+    if config["in_channels"] == 4 * channels:
+        patch = (1, 2, 2)
+    else:
+        space = config.get("patch_size") or 1
+        time = config.get("patch_size_t") or 1
+        patch = space if isinstance(space, list | tuple) else (time, space, space)
+    return frames * height * width // prod(patch)
 
 
 def decode_video(

@@ -28,6 +28,7 @@ from mmrl.train.step import train_step
 from mmrl.trust_region.weights import Anchor, take_snapshot, trainable
 from mmrl.types import Metrics
 from mmrl.versions import versions
+from mmrl.video_recipe import processes_a_sample
 
 EXIT_STOPPED = 75
 """Exit status of a run that a signal stopped after it saved (EX_TEMPFAIL: start it again)."""
@@ -81,7 +82,7 @@ def resume(run: Path) -> Outcome:
 
 def _run(config: PipelineConfig, run: Path, *, resume: bool) -> Outcome:
     accelerator = Accelerator(log_with=list(config.train.trackers) or None, project_dir=run)
-    ranks = Ranks(accelerator)
+    ranks = Ranks(accelerator, processes_a_sample(config))
     check_ranks(config.train, ranks)
     if ranks.is_main:
         _write_heading(config, run)
@@ -135,9 +136,11 @@ def initial_state(recipe: Recipe, config: TrainConfig) -> TrainState:
 
 def check_ranks(config: TrainConfig, ranks: Ranks) -> None:
     """ConfigError unless every process gets the same number of whole groups."""
-    if config.prompts_per_step % ranks.world:
+    if ranks.world % ranks.copies:
+        return  # the model says which number of processes would fit
+    if config.prompts_per_step % ranks.shares:
         raise ConfigError(
-            f"{config.prompts_per_step} prompts do not spread evenly over {ranks.world} processes",
+            f"{config.prompts_per_step} prompts do not spread evenly over {ranks.shares} processes",
             key="train.prompts_per_step",
         )
 
@@ -188,10 +191,11 @@ def _evaluate_once(
     """Evaluate on the main process, unless the result is there already."""
     path = run / "evaluation.json"
     known = path.exists() and when in json.loads(path.read_text("utf-8"))
-    if config.evaluate and due and not known and ranks.is_main:
+    if config.evaluate and due and not known and ranks.evaluates:
         found = evaluate(recipe, config.evaluate)
-        write_gallery(run, when, found, config.evaluate.gallery)
-        write_evaluation(run, when, recipe, found)
+        if ranks.is_main:
+            write_gallery(run, when, found, config.evaluate.gallery)
+            write_evaluation(run, when, recipe, found)
     ranks.accelerator.wait_for_everyone()
 
 

@@ -15,9 +15,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Ranks:
-    """A thin face of accelerate: every rank holds the same weights and its share of the prompts."""
+    """A thin face of accelerate: every rank holds the same weights and its share of the prompts.
+
+    With `copies` > 1 that many neighbours have one share, and each a part of its gradient.
+    """
 
     accelerator: Accelerator
+    copies: int = 1
 
     @property
     def world(self) -> int:
@@ -29,10 +33,20 @@ class Ranks:
         """Whether this process writes files."""
         return self.accelerator.is_main_process
 
+    @property
+    def shares(self) -> int:
+        """Into how many parts a batch is cut."""
+        return self.world // self.copies
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether this process is the main one, or works on the same samples."""
+        return self.accelerator.process_index < self.copies
+
     def share(self, count: int) -> slice:
         """This rank's contiguous part of `count` rows of a global batch."""
-        size = count // self.world
-        start = self.accelerator.process_index * size
+        size = count // self.shares
+        start = self.accelerator.process_index // self.copies * size
         return slice(start, start + size)
 
     def mine(self, items: Sequence[T]) -> Sequence[T]:
@@ -40,14 +54,14 @@ class Ranks:
         return items[self.share(len(items))]
 
     def totals(self, values: Mapping[str, float]) -> dict[str, float]:
-        """Sum over ranks of every value, in one collective with the names in sorted order."""
+        """Sum over shares of every value, in one collective with the names in sorted order."""
         names = sorted(values)
         packed = torch.tensor([values[name] for name in names], dtype=torch.float64)
         if self.world > 1:
             device = self.accelerator.device
             reduced = self.accelerator.reduce(packed.to(device), reduction="sum")
             assert isinstance(reduced, torch.Tensor)
-            packed = reduced.cpu()
+            packed = reduced.cpu() / self.copies
         return dict(zip(names, packed.tolist(), strict=True))
 
     def gather(self, mine: torch.Tensor) -> torch.Tensor:
@@ -56,7 +70,8 @@ class Ranks:
             return mine
         rows = self.accelerator.gather(mine.to(self.accelerator.device))
         assert isinstance(rows, torch.Tensor)
-        return rows.to(mine.device)
+        once = rows.unflatten(0, (self.world, len(mine)))[:: self.copies].flatten(0, 1)
+        return once.to(mine.device)
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Add every rank's gradients, in one collective; a missing gradient counts as zero."""
