@@ -135,14 +135,14 @@ def trust_weighted(
     alpha: float = 0.3,
     decay_steps: float,
     threshold: float = 0.5,
-    variant: Literal["paper", "released"] = "paper",
+    variant: Literal["paper", "released", "plain"] = "paper",
 ) -> tuple[Float[Tensor, "P G"], Float[Tensor, " P"]]:
     """R = outcome + gamma alpha exp(-step / decay_steps) thinking, and gamma of each group.
 
     gamma = min(1, exp(mean thinking of right answers - mean of wrong ones)), right: outcome >=
     threshold; 1 where a group has only one sort (Trust-GRPO, arXiv:2505.17018). `released` sets
     thinking to 0 where outcome < 0.2, so gamma is 1 on 0/1 outcomes, and gives gamma 0 to groups
-    wholly >= 0.9 or <= 0.1.
+    wholly >= 0.9 or <= 0.1. `plain` is the ablation: gamma is 1.
     """
     if step < 0 or decay_steps <= 0:
         raise ValueError(f"need step >= 0 and decay_steps > 0, got {step} and {decay_steps}")
@@ -155,7 +155,8 @@ def trust_weighted(
     known = ~(outcome.isnan() | thinking.isnan())
     right, wrong = known & (outcome >= threshold), known & (outcome < threshold)
     gap = _mean_where(right, thinking) - _mean_where(wrong, thinking)
-    gamma = torch.where(right.any(1) & wrong.any(1), gap.clamp(max=0).exp(), 1.0)
+    comparable = right.any(1) & wrong.any(1) & (variant != "plain")
+    gamma = torch.where(comparable, gap.clamp(max=0).exp(), 1.0)
     if variant == "released":
         gamma = torch.where(_trivial(outcome), 0.0, gamma)
     factor = gamma * (alpha * math.exp(-step / decay_steps))

@@ -14,7 +14,7 @@ from pipelines.video_diffusion import (
     prdp,
     sage_grpo,
 )
-from pipelines.vision_language import grpo, med_r1
+from pipelines.vision_language import grpo, med_r1, sophia_vl
 
 __all__ = [
     "awm",
@@ -31,4 +31,5 @@ __all__ = [
     "mix_grpo",
     "prdp",
     "sage_grpo",
+    "sophia_vl",
 ]

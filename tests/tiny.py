@@ -91,7 +91,7 @@ def shrunk_config(name: str, folder: Path, *changes: str) -> dict[str, Any]:
         "evaluate=null",
         *("train.steps=1", "train.prompts_per_step=2", "train.rows=4", "train.save_every=1"),
     ]
-    if name == "med_r1":
+    if "sampling" not in tree:
         overrides.append(f"prompts={write_pictures(folder / 'data')}")
         return apply_overrides(tree, [*overrides, *changes])
     overrides += ["video.num_frames=5", "video.height=16", "video.width=16", "sampling.num_steps=4"]
