@@ -9,9 +9,7 @@ from tokenizers import AddedToken
 from mmrl.config import ConfigError
 from mmrl.data.prompts import DataError
 from mmrl.models.vlm import VlmModel
-from mmrl.ops.latent_steps import SpanTokens
-
-START, LATENT, END = NAMES = ("<|canvas_start|>", "<|canvas|>", "<|canvas_end|>")
+from mmrl.ops.latent_steps import NAMES, SpanTokens
 
 
 def span_tokens(model: VlmModel) -> SpanTokens:

@@ -15,6 +15,8 @@ from torch import Tensor
 from mmrl.ops import vmf
 from mmrl.types import ActionStats
 
+START, LATENT, END = NAMES = ("<|canvas_start|>", "<|canvas|>", "<|canvas_end|>")
+"""How the tokens of a span are written."""
 OUTSIDE = -1
 """Count of a row that is in no span."""
 CERTAIN = -1e-7
