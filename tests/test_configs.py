@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from mmrl.config import ConfigError, apply_overrides, read_yaml
+from mmrl.config import apply_overrides, read_yaml
 from mmrl.recipe import pipelines
 from mmrl.train.loop import load_config
-from tests.tiny import shrunk_config, write_pictures
+from tests.tiny import write_pictures
 
 FILES = sorted(Path("configs").rglob("*.yaml"))
 
@@ -39,7 +39,3 @@ def test_draft_has_the_values_that_a_reimplementation_restates_of_the_paper() ->
     assert config["train"]["optimizer"] == {"lr": 4e-4, "weight_decay": 0.1}
     assert (config["sampling"]["num_steps"], config["last_steps"]) == (20, 1)
 
-
-def test_med_r1_thinks_before_its_answer_or_not_at_all(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"template.*'think' or 'no_think'"):
-        load_config(shrunk_config("med_r1", tmp_path, "template=think_after"))

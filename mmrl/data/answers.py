@@ -16,12 +16,12 @@ def answer_block(text: str) -> str | None:
     return found[0].strip() if len(found) == 1 and whole else None
 
 
-def well_formed(text: str, *, think: bool, tag: str = "think") -> bool:
+def well_formed(text: str, *, think: bool, tag: str = "think", answer_first: bool = False) -> bool:
     """Exactly the blocks asked for, each once and not empty, with only white space around.
 
-    `tag` is the name of the think block.
+    `tag` is the name of the think block, which comes first unless the answer does.
     """
-    pattern = _think_then_answer(tag) if think else ONLY_ANSWER
+    pattern = _think_and_answer(tag, answer_first) if think else ONLY_ANSWER
     found = pattern.fullmatch(text)
     expected = 1 if think else 0
     names = (f"<{tag}>", f"</{tag}>", "<answer>", "</answer>")
@@ -30,7 +30,7 @@ def well_formed(text: str, *, think: bool, tag: str = "think") -> bool:
 
 
 @cache
-def _think_then_answer(tag: str) -> re.Pattern[str]:
-    return re.compile(
-        rf"\s*<{tag}>(?P<think>.*?)</{tag}>\s*<answer>(?P<answer>.*?)</answer>\s*", re.DOTALL
-    )
+def _think_and_answer(tag: str, answer_first: bool) -> re.Pattern[str]:
+    blocks = [rf"<{tag}>(?P<think>.*?)</{tag}>", r"<answer>(?P<answer>.*?)</answer>"]
+    first, second = reversed(blocks) if answer_first else blocks
+    return re.compile(rf"\s*{first}\s*{second}\s*", re.DOTALL)

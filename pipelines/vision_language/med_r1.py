@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mmrl.advantages import group_normalized
+from mmrl.config import ConfigError
+from mmrl.data.medical import check_medical
 from mmrl.objectives.grpo import Clip, Grpo
 from mmrl.recipe import Recipe, pipelines
 from mmrl.trust_region.schedule import FixedAnchor, TrustRegion
 from mmrl.vlm_recipe import VlmPipelineConfig, build_vlm_policy, vlm_recipe
+
+if TYPE_CHECKING:
+    from mmrl.policies.vlm import VlmPolicy
 
 TEMPLATES = {
     "think": (
@@ -18,7 +23,17 @@ TEMPLATES = {
         "one right option inside <answer> </answer> tags."
     ),
     "no_think": "{question}\nWrite only the letter of the right option in <answer> </answer> tags.",
+    "think_after": (
+        "{question}\nFirst write only the letter of the one right option inside <answer> </answer> "
+        "tags. Then explain it inside <think> </think> tags."
+    ),
 }
+SHORTEST = {
+    "think": "<think>a</think><answer>A</answer>",
+    "no_think": "<answer>A</answer>",
+    "think_after": "<answer>A</answer><think>a</think>",
+}
+"""An answer that says next to nothing: what the token limit must leave room for."""
 
 
 @pipelines.register("med_r1")
@@ -27,16 +42,50 @@ class MedR1(VlmPipelineConfig):
 
     pipeline: str = "med_r1"
     group_size: int = 4
-    template: Literal["think", "no_think"] = "think"
+    template: Literal["think", "no_think", "think_after"] = "think"
+    """Reason first, not at all, or after the answer (Think-After, version 5 of the paper)."""
     clip: float = Field(default=0.2, gt=0)
     trust_region: TrustRegion = TrustRegion(fixed=FixedAnchor(coefficient=0.04))
     """k3 against the first policy with TRL's weight, as the release has it."""
 
     def build(self) -> Recipe:
-        """The parts of Med-R1."""
-        return vlm_recipe(
+        """The parts of Med-R1; DataError names a prompt that is no medical multiple choice."""
+        policy = build_vlm_policy(self, template=TEMPLATES[self.template])
+        recipe = vlm_recipe(
             self,
-            build_vlm_policy(self, template=TEMPLATES[self.template]),
+            policy,
             advantage=lambda rewards: group_normalized(rewards, std="sample", eps=1e-4),
             objective=Grpo({"token": Clip(self.clip, self.clip)}),
         )
+        check_medical(recipe.prompts)
+        self._check_room(policy)
+        return recipe
+
+    def _check_room(self, policy: VlmPolicy) -> None:
+        shortest = policy.model.tokenizer(SHORTEST[self.template])["input_ids"]
+        if self.max_new_tokens <= len(shortest):
+            raise ConfigError(
+                f"{self.max_new_tokens} tokens do not hold the blocks of '{self.template}', which "
+                f"take {len(shortest)} and an end",
+                key="max_new_tokens",
+            )
+
+    @model_validator(mode="after")  # pyright: ignore[reportArgumentType]
+    def _is_tested_on_other_prompts(self) -> MedR1:
+        if self.evaluate and self.evaluate.prompts == self.prompts:
+            raise ConfigError(
+                f"{self.prompts} is also the training side; name the held-out one",
+                key="evaluate.prompts",
+            )
+        return self
+
+    @model_validator(mode="after")  # pyright: ignore[reportArgumentType]
+    def _format_is_that_of_the_template(self) -> MedR1:
+        reward = self.rewards.rewards.get("answer_format")
+        asked = getattr(reward, "template", self.template)
+        if asked != self.template:
+            raise ConfigError(
+                f"'{asked}' rewards another form than template '{self.template}' asks for",
+                key="rewards.answer_format.template",
+            )
+        return self
