@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -23,6 +23,7 @@ from mmrl.models.vlm import VlmModel
 QUERY_STD = 0.02
 
 
+@runtime_checkable
 class PatchEncoder(Protocol):
     """A picture encoder that does not learn."""
 

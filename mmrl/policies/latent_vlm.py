@@ -127,7 +127,7 @@ class LatentVlmPolicy:
         turn: Turn = FIRST_TURN,
     ) -> Rollout:
         """G sampled answers per prompt; a prompt's noise comes from its own seed alone."""
-        inputs = self._inputs(prompts)
+        inputs = self.inputs(prompts)
         kappa = self.kappa if self.latent_sampling == "vmf" else None
         per_pass = max(1, self.rows // group_size)
         parts = []
@@ -204,7 +204,7 @@ class LatentVlmPolicy:
         samples = []
         for start in range(0, len(prompts), self.rows):
             part = prompts[start : start + self.rows]
-            written = self._write(self._inputs(part), Draws((), 1, self.temperature, None))
+            written = self._write(self.inputs(part), Draws((), 1, self.temperature, None))
             samples += self._samples(part, written)
         return samples
 
@@ -212,7 +212,8 @@ class LatentVlmPolicy:
         """A transformers folder with its processor, or a PEFT adapter folder."""
         self.model.save_pretrained(folder)
 
-    def _inputs(self, prompts: Sequence[Prompt]) -> list[VlmInputs]:
+    def inputs(self, prompts: Sequence[Prompt]) -> list[VlmInputs]:
+        """Prompts as the network reads them; DataError where one writes a span token itself."""
         for prompt in prompts:
             check_plain(prompt.text, "prompt")
         return self.model.inputs(prompts, self.prompt_template)

@@ -41,6 +41,9 @@ class LatentSftConfig:
     sft: SftConfig
     latent_weight: float = 0.5
     regression: Regression = "mse"
+    detach_targets: bool = False
+    """Whether the regression moves the states alone. HyLaR's moves the targets too, which then
+    may shrink toward each other; the cross-entropy trains the compressor in both cases."""
     compressor_lr: float | None = None
     """Rate of the compressor; None: the model's own."""
 
@@ -92,9 +95,7 @@ def latent_sft(
     for step in track(range(chosen.steps), description="latent SFT"):
         rows = torch.randint(len(examples), (chosen.batch,), generator=generator).tolist()
         prompts, answers = [examples[i].prompt for i in rows], [spelled[i] for i in rows]
-        tokens, latents = latent_losses(
-            policy, encoder, compressor, prompts, answers, config.regression
-        )
+        tokens, latents = latent_losses(policy, encoder, compressor, prompts, answers, config)
         optimizer.zero_grad()
         (tokens + config.latent_weight * latents).backward()
         torch.nn.utils.clip_grad_norm_([*learning, *own], chosen.max_grad_norm)
@@ -149,7 +150,7 @@ def latent_losses(
     compressor: Compressor,
     prompts: Sequence[Prompt],
     answers: Sequence[Spelled],
-    regression: Regression,
+    config: LatentSftConfig,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Cross-entropy over all tokens but the latent positions, and the regression of the latents.
 
@@ -161,13 +162,14 @@ def latent_losses(
     live = pad_sequence([torch.ones(len(a.ids)) for a in answers], batch_first=True).to(device)
     pictures = [picture for answer in answers for picture in answer.pictures]
     targets = compressor(encoder(pictures)).flatten(0, 1)
-    inputs = policy.model.inputs(prompts, policy.prompt_template)
+    inputs = policy.inputs(prompts)
     hidden = policy.hidden_states(inputs, ids, latent, targets, group_size=1)
     written = (live > 0) & ~latent
     log_probs = torch.where(written, policy.log_probs(hidden, ids), 0.0)
     where, real = slots(latent)
+    wanted = targets.detach() if config.detach_targets else targets
     return -log_probs.sum() / written.sum(), latent_loss(
-        at_slots(hidden, where)[real], targets, regression
+        at_slots(hidden, where)[real], wanted, config.regression
     )
 
 
