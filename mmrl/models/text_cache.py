@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,12 +17,10 @@ import torch
 import transformers
 from diffusers import DiffusionPipeline
 from jaxtyping import Shaped
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mmrl.config import UserError
 from mmrl.data.prompts import cache_folder
+from mmrl.models.tensor_files import read_tensors, write_tensors
 from mmrl.policies.video_model import Conditioning, TextOptions, VideoSize
 
 EncodeText = Callable[[str], Mapping[str, Shaped[Tensor, "1 ..."]]]
@@ -72,12 +69,13 @@ class TextCache:
     def _known(self, text: str) -> Row | None:
         if text in self._rows or self.options.cache != "disk":
             return self._rows.get(text)
-        return read_row(file_of(self._identity, text))
+        return read_tensors(file_of(self._identity, text))
 
     def _encoded(self, text: str) -> Row:
         row = {name: value[0] for name, value in self.encode(text).items()}
         if self.options.cache == "disk":
-            write_row(file_of(self._identity, text), row)
+            file = file_of(self._identity, text)
+            write_tensors(file, row, what="text embeddings", cure="text_cache: memory")
         return row
 
     def _keep(self, text: str, row: Row) -> Row:
@@ -171,32 +169,6 @@ def file_of(identity: str, text: str) -> Path:
     """Where the embedding of a text lies: `text/ab/ab12...safetensors` below the cache folder."""
     key = hashlib.sha256(f"{identity}\n{text}".encode()).hexdigest()
     return cache_folder() / "text" / key[:2] / f"{key}.safetensors"
-
-
-def read_row(file: Path) -> Row | None:
-    """The embedding in a file, or None where there is no sound one of this very text."""
-    try:
-        with safe_open(file, framework="pt") as opened:
-            if (opened.metadata() or {}).get("key") != file.stem:
-                return None
-            return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    except (FileNotFoundError, SafetensorError):
-        return None
-
-
-def write_row(file: Path, row: Row) -> None:
-    """Put an embedding there at once or not at all; UserError where that is not allowed."""
-    tensors = {name: value.cpu().contiguous().clone() for name, value in row.items()}
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=file.parent) as scratch:
-            save_file(tensors, Path(scratch) / file.name, metadata={"key": file.stem})
-            os.replace(Path(scratch) / file.name, file)
-    except OSError as error:
-        raise UserError(
-            f"cannot keep text embeddings below {cache_folder()}: {error}; set MMRL_CACHE to "
-            "another folder, or text_cache: memory"
-        ) from error
 
 
 def _bytes(row: Row) -> int:

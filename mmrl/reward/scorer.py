@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmrl.config import ConfigError
 from mmrl.reward.base import is_async, unit_of
 from mmrl.reward.calls import (
     WrongScoresError,
@@ -67,7 +68,8 @@ class Scorer:
     A call that finds the reward unavailable (timeout, connection, RewardUnavailable) is repeated
     after a growing, jittered wait, one that returns no proper scores at once. A batch that raises
     anything else is halved until the culprits stand alone, and those are tried again at once: the
-    others keep their scores. Jitter never reaches a score, and without faults nothing is random.
+    others keep their scores. A ConfigError (no such model, no weights) is raised at once. Jitter
+    never reaches a score, and without faults nothing is random.
     """
 
     def __init__(
@@ -147,6 +149,8 @@ class Scorer:
             self.retries += attempt > 0
             try:
                 scored = Scored.of(to_scores(await self._call(part), len(part)))
+            except ConfigError:
+                raise  # no sample failed: the run itself is set up wrongly
             except Exception as error:
                 status = self._note(error, part)
                 if self.unit == "batch" and len(part) > 1 and _may_be_one_sample(error):

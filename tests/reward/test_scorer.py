@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from mmrl.config import ConfigError
 from mmrl.reward import FaultPolicy, RewardConfig, RewardError, RewardUnavailable, Scorer
 from mmrl.types import Prompt, TextSample
 
@@ -77,6 +78,13 @@ def test_retries_are_bounded_and_the_reason_is_kept() -> None:
     judge = scorer(reward, retries=1, budget=1.0)
     assert judge.score(SAMPLES).statuses == ("unavailable",) * 4
     assert reward.calls == [4, 4]
+
+
+def test_a_mistake_in_the_config_is_raised_at_once_and_costs_no_retry() -> None:
+    reward = Flaky(ConfigError("no folder x", key="model"))
+    with pytest.raises(ConfigError, match="no folder x"):
+        scorer(reward, retries=2).score(SAMPLES)
+    assert reward.calls == [4]
 
 
 def test_an_open_breaker_skips_the_rest_of_a_batch() -> None:

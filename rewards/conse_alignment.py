@@ -1,0 +1,59 @@
+"""Does a video show the things its prompt names? An object classifier read through sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from mmrl.models.mobilenet import class_names, mobilenet_v2
+from mmrl.models.sentences import embed_texts
+from mmrl.models.weights import MINILM, MOBILENET_V2
+from mmrl.reward import RewardConfig, rewards
+from mmrl.types import VideoSample
+
+
+@rewards.register("conse_alignment")
+class ConseAlignment(RewardConfig):
+    """cos(sum of p_c e(class c) over the `top` classes, e(prompt)), in [-1, 1] (ConSE, 1312.5650).
+
+    p are MobileNetV2's class probabilities, mean over frames; e is MiniLM, a class read as
+    "a photo of a NAME". Nothing is fitted. Good on objects, blind to style and relations. Needs
+    `mmrl data fetch mobilenet_v2` and `minilm`.
+    """
+
+    num_frames: int = Field(default=4, ge=1)
+    top: int = Field(default=10, ge=1, le=1000)
+    cache: Literal["memory", "disk"] = "memory"
+    """Where class probabilities of frames are kept; on disk they outlive the process."""
+
+    @cached_property
+    def classes(self) -> Float[Tensor, "classes D"]:
+        return embed_texts([f"a photo of a {name}" for name in class_names()])
+
+    def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:
+        classify = mobilenet_v2(self.cache)
+        shown = [classify.video(s.video, self.num_frames).mean(0) for s in samples]
+        pictures = torch.stack([self.describe(probabilities) for probabilities in shown])
+        return (pictures * embed_texts([s.prompt.text for s in samples])).sum(-1)
+
+    def describe(self, probabilities: Float[Tensor, " classes"]) -> Float[Tensor, " D"]:
+        """The picture as a unit sentence embedding: its top classes, each by its probability."""
+        values, places = probabilities.topk(self.top)
+        return normalize(values @ self.classes[places], dim=-1)
+
+    def origin(self) -> dict[str, str]:
+        """What a report says of this score."""
+        return {
+            "model": "torchvision MobileNetV2 (ImageNet-1k) + all-MiniLM-L6-v2",
+            **MOBILENET_V2.origin(),
+            "text_weights_sha256": MINILM.sha256,
+            "frames": f"uniform:{self.num_frames}, mean of probabilities",
+            "scale": "cosine of sentence embeddings",
+        }
