@@ -180,7 +180,8 @@ def test_an_unscored_sample_trains_nothing_and_is_counted(folder: Path) -> None:
     flaky = {**recipe.rewards.rewards, "motion_direction": Flaky()}
     recipe = replace(recipe, rewards=RewardTable(flaky, recipe.rewards.weights))
     metrics = train_step(recipe, state, config, RANKS)
-    assert metrics["reward/motion_direction/missing"] == 1.0
+    assert metrics["reward/motion_direction/missing"] == 2.0  # and the other of its group of 2,
+    assert metrics["reward/motion_direction/short_group"] == 1.0  # which has nothing left beside it
     assert torch.isfinite(torch.tensor(metrics["grad_norm"]))
     assert metrics["skipped_update"] == 0.0
 
