@@ -14,7 +14,7 @@ from pipelines.video_diffusion import (
     prdp,
     sage_grpo,
 )
-from pipelines.vision_language import grpo, med_r1, sophia_vl
+from pipelines.vision_language import grpo, hylar, med_r1, sophia_vl
 
 __all__ = [
     "awm",
@@ -27,6 +27,7 @@ __all__ = [
     "flow_grpo",
     "grpo",
     "grpo_guard",
+    "hylar",
     "med_r1",
     "mix_grpo",
     "prdp",
