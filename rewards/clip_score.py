@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from mmrl.models.clip import ClipModel, load_clip
+from mmrl.models.folder import folder_hash
 from mmrl.reward import RewardConfig, rewards
 from mmrl.types import VideoSample
 
@@ -43,3 +44,11 @@ class ClipScore(RewardConfig):
             videos, texts, num_frames=self.num_frames, rows=self.rows
         )
         return self.weight_factor * cosine.clamp(min=0)
+
+    def origin(self) -> dict[str, str]:
+        """What a result says about this number."""
+        return {
+            "sha256": folder_hash(self.model),
+            "frames": f"uniform:{self.num_frames}",
+            "scale": f"{self.weight_factor:g} x mean cosine, clamped at 0",
+        }

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from mmrl.models.clip import ClipModel, load_clip
+from mmrl.models.folder import folder_hash
 from mmrl.reward import RewardConfig, rewards
 from mmrl.types import VideoSample
 
@@ -45,3 +46,8 @@ class PickScore(RewardConfig):
             return cosine
         logit = self.clip.logit_scale * cosine
         return logit / 26 if self.scale == "div26" else logit
+
+    def origin(self) -> dict[str, str]:
+        """What a result says about this number."""
+        frames = f"uniform:{self.num_frames}"
+        return {"sha256": folder_hash(self.model), "frames": frames, "scale": self.scale}

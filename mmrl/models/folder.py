@@ -1,7 +1,8 @@
-"""Where a model comes from: a folder, or a hub id, told apart before anything is downloaded."""
+"""Where a model comes from: a folder or a hub id, told apart before any download; its hash."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -24,3 +25,15 @@ def check_model_folder(path: str, file: str) -> None:
     local = Path(path.split("/", maxsplit=1)[0]).is_dir() or path.startswith((".", "/", "~"))
     if local or not HUB_ID.fullmatch(path):
         raise ConfigError(f"no folder {path}", key="model")
+
+
+def folder_hash(path: str) -> str:
+    """sha256 over the names and bytes of a folder's weight files; empty where it is no folder."""
+    folder = Path(path)
+    files = sorted(p for p in folder.glob("*") if p.suffix in (".safetensors", ".bin", ".pt"))
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode())
+        with file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest() if files else ""

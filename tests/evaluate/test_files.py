@@ -92,6 +92,9 @@ def test_score_prints_and_files_its_table_and_compare_reads_it(videos: Path) -> 
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     assert "clip_score" in done.output and "a.webp" in done.output
-    assert len(read_result(out).rows) == 2
+    result = read_result(out)
+    assert len(result.rows) == 2
+    origin = result.scorers["clip_score"]
+    assert len(origin["sha256"]) == 64 and origin["frames"] == "uniform:8"
     same = CliRunner().invoke(app, ["compare", str(out), str(out), "--must-not-fall", "smoothness"])
     assert same.exit_code == 0 and "0/2/0" in same.output, same.output
