@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from mmrl.config import UserError
+from mmrl.models.vlm_family import VlmInputs
 from mmrl.policies.vlm import VlmPolicy
 from mmrl.trust_region.weights import trainable
 from mmrl.types import Prompt
@@ -32,7 +33,12 @@ class Written:
     """An answer as token ids with its end, and what each token weighs in the loss."""
 
     ids: Int[Tensor, " T"]
-    weights: Float[Tensor, " T"]
+    weights: Float[Tensor, " W"]
+    """One for each token."""
+
+    def __post_init__(self) -> None:
+        if len(self.ids) != len(self.weights):
+            raise ValueError(f"{len(self.ids)} tokens but {len(self.weights)} weights")
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,8 @@ class SftConfig:
     seed: int = 0
     mean: Mean = "batch"
     """Over all tokens of a batch, or over each answer's and then over answers."""
+    keep_inputs: bool = False
+    """Whether prepared prompts and pixels stay in memory, for small pictures seen often."""
 
 
 def sft(
@@ -75,15 +83,11 @@ def sft(
     learning = list(trainable(policy.module).values())
     optimizer = torch.optim.AdamW(learning, lr=config.lr, weight_decay=config.weight_decay)
     losses = []
+    kept: dict[int, VlmInputs] | None = {} if config.keep_inputs else None
     for step in track(range(config.steps), description="SFT"):
         rows = torch.randint(len(examples), (config.batch,), generator=generator).tolist()
-        loss = answer_loss(
-            policy,
-            [examples[row].prompt for row in rows],
-            [answers[row].ids for row in rows],
-            [answers[row].weights for row in rows],
-            mean=config.mean,
-        )
+        inputs = _inputs(policy, examples, rows, kept)
+        loss = written_loss(policy, inputs, [answers[row] for row in rows], mean=config.mean)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(learning, config.max_grad_norm)
@@ -96,22 +100,22 @@ def sft(
 
 
 def answer_loss(
-    policy: VlmPolicy,
-    prompts: Sequence[Prompt],
-    answers: Sequence[Tensor],
-    weights: Sequence[Tensor] | None = None,
-    *,
-    mean: Mean = "batch",
+    policy: VlmPolicy, prompts: Sequence[Prompt], answers: Sequence[Tensor]
 ) -> Float[Tensor, ""]:
-    """-mean over answer tokens of log p(token | picture, question, earlier tokens)."""
-    weights = [torch.ones(len(answer)) for answer in answers] if weights is None else weights
-    if [len(answer) for answer in answers] != [len(one) for one in weights]:
-        raise ValueError("every answer needs as many weights as it has tokens")
-    ids = pad_sequence(list(answers), batch_first=True, padding_value=0)
-    shares = pad_sequence(list(weights), batch_first=True)
+    """-mean over all answer tokens of log p(token | picture, question, earlier tokens)."""
     inputs = policy.model.inputs(prompts, policy.prompt_template)
+    written = [Written(answer, torch.ones(len(answer))) for answer in answers]
+    return written_loss(policy, inputs, written, mean="batch")
+
+
+def written_loss(
+    policy: VlmPolicy, inputs: Sequence[VlmInputs], answers: Sequence[Written], *, mean: Mean
+) -> Float[Tensor, ""]:
+    """The weighted loss of answers to prepared prompts."""
+    ids = pad_sequence([answer.ids for answer in answers], batch_first=True)
+    weights = pad_sequence([answer.weights for answer in answers], batch_first=True)
     log_probs = policy.answer_log_probs(inputs, ids, group_size=1)
-    return token_loss(log_probs, shares.to(log_probs.device), mean=mean)
+    return token_loss(log_probs, weights.to(log_probs.device), mean=mean)
 
 
 def token_loss(
@@ -161,3 +165,16 @@ def write(policy: VlmPolicy, example: Example, weigh: Weigh | None = None) -> Wr
         torch.tensor([*ids, tokenizer.eos_token_id]),
         torch.tensor([*weights, 1.0]),
     )
+
+
+def _inputs(
+    policy: VlmPolicy,
+    examples: Sequence[Example],
+    rows: Sequence[int],
+    kept: dict[int, VlmInputs] | None,
+) -> list[VlmInputs]:
+    if kept is None:
+        return policy.model.inputs([examples[row].prompt for row in rows], policy.prompt_template)
+    for row in set(rows) - kept.keys():
+        [kept[row]] = policy.model.inputs([examples[row].prompt], policy.prompt_template)
+    return [kept[row] for row in rows]

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,16 @@ from PIL import Image
 
 from mmrl.config import UserError
 from mmrl.train.action_sft import action_aware, segments, written_forms
-from mmrl.train.sft import Example, SftConfig, answer_loss, sft, token_loss, write
+from mmrl.train.sft import (
+    Example,
+    SftConfig,
+    Written,
+    answer_loss,
+    sft,
+    token_loss,
+    write,
+    written_loss,
+)
 from mmrl.types import Prompt
 from tests.tiny_vlm import random_policy
 
@@ -169,9 +179,9 @@ def test_weights_of_1_give_the_plain_loss_and_others_another(policy, example):
     plain = write(policy, example)
     ones = write(policy, example, action_aware(alpha_action=1.0, alpha_ground=1.0))
     heavy = write(policy, example, WEIGH)
+    inputs = policy.model.inputs([example.prompt], policy.prompt_template)
     losses = [
-        answer_loss(policy, [example.prompt], [one.ids], [one.weights], mean="sample").item()
-        for one in (plain, ones, heavy)
+        written_loss(policy, inputs, [one], mean="sample").item() for one in (plain, ones, heavy)
     ]
     assert losses[0] == losses[1] == answer_loss(policy, [example.prompt], [plain.ids]).item()
     assert losses[2] != losses[0]
@@ -195,6 +205,22 @@ def test_a_tokenizer_without_offsets_is_named(policy, example):
     policy.model.processor.tokenizer = kept
 
 
-def test_weights_of_another_length_are_refused(policy, example):
-    with pytest.raises(ValueError, match="as many weights as it has tokens"):
-        answer_loss(policy, [example.prompt], [torch.tensor([1, 2])], [torch.ones(3)])
+def test_weights_of_another_length_are_refused():
+    with pytest.raises(ValueError, match="2 tokens but 3 weights"):
+        Written(torch.tensor([1, 2]), torch.ones(3))
+
+
+def test_kept_inputs_change_no_loss(policy, example):
+    examples = [example, Example(Prompt("is it dark?", example.prompt.images), "yes")]
+    config = SftConfig(steps=3, batch=2, lr=1e-3, seed=5)
+    losses = [
+        sft(random_policy_of(policy), examples, replace(config, keep_inputs=keep))
+        for keep in (False, True)
+    ]
+    assert losses[0] == losses[1]
+
+
+def random_policy_of(policy):
+    made = random_policy("qwen2_5_vl")
+    made.max_new_tokens = policy.max_new_tokens
+    return made
