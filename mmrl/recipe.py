@@ -21,6 +21,7 @@ from mmrl.types import Actions, Metrics, Prompt, Rollout
 
 Combine = Callable[[Mapping[str, Float[Tensor, "P G"]], int], Float[Tensor, "P G"]]
 Advantage = Callable[[Float[Tensor, "P G"]], Float[Tensor, "P G"]]
+Watch = Callable[[Mapping[str, Float[Tensor, "P G"]], int], Mapping[str, Float[Tensor, "P G"]]]
 Rescale = Callable[[Float[Tensor, "P G"], Mapping[str, Float[Tensor, "P G"]]], Float[Tensor, "P G"]]
 
 
@@ -59,6 +60,8 @@ class Recipe:
     """Whether answers that were cut off leave the loss, and their group's statistics."""
     rescale: Rescale | None = None
     """Advantages once more, seen with the raw scores by name; None: as they are."""
+    watch: Watch | None = None
+    """What the scores and the step say beside the rewards, by name, for the logs; None: nothing."""
 
 
 class OptimizerConfig(Config):

@@ -46,15 +46,21 @@ def _upto(line: str, step: int) -> bool:
 
 
 def score_sums(
-    scores: Mapping[str, Float[Tensor, "P G"]], rewards: Float[Tensor, "P G"]
+    scores: Mapping[str, Float[Tensor, "P G"]],
+    rewards: Float[Tensor, "P G"],
+    watched: Mapping[str, Float[Tensor, "P G"]],
 ) -> dict[str, float]:
-    """Sums and counts of this rank's scores, ready to be added over ranks; NaN is counted apart."""
+    """Sums and counts of this rank's scores, ready to be added over ranks; NaN is counted apart.
+
+    `watched` goes by its own names.
+    """
     sums = {}
     for name, values in {f"rewards/{key}": table for key, table in scores.items()}.items():
         sums |= _moments(name, values)
     for name, values in scores.items():
         sums[f"reward/{name}/missing"] = values.isnan().sum().item()
-    sums |= _moments("reward", rewards)
+    for name, values in {**watched, "reward": rewards}.items():
+        sums |= _moments(name, values)
     flat = rewards.amax(1) == rewards.amin(1)
     return sums | {"flat_groups": flat.sum().item(), "groups": float(len(rewards))}
 

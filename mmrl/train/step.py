@@ -45,8 +45,9 @@ def train_step(recipe: Recipe, state: TrainState, config: TrainConfig, ranks: Ra
         advantages = everyone[ranks.share(len(everyone))]
         if recipe.rescale is not None:
             advantages = recipe.rescale(advantages, scores)
+        watched = recipe.watch(scores, state.step) if recipe.watch else {}
     scored = time.perf_counter()
-    metrics = score_metrics(ranks.totals(score_sums(scores, rewards)))
+    metrics = score_metrics(ranks.totals(score_sums(scores, rewards, watched)))
     metrics |= ranks.totals(recipe.rewards.counts())
     if cut_off is not None:
         metrics |= ranks.totals({"rollout/overlong": float(cut_off.sum())})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
 from jaxtyping import Float
@@ -92,10 +93,18 @@ class SophiaVl(VlmPipelineConfig):
 
     def build(self) -> Recipe:
         """The parts of SophiaVL-R1."""
-        return vlm_recipe(
+        recipe = vlm_recipe(
             self,
             build_vlm_policy(self, template=TEMPLATE),
             combine=lambda scores, step: self.trusted(scores, step)[0],
             advantage=lambda rewards: group_normalized(rewards, std="sample", eps=1e-6),
             objective=Grpo({"token": Clip(self.clip, self.clip)}),
         )
+        return replace(recipe, watch=self.watch)
+
+    def watch(
+        self, scores: Mapping[str, Float[Tensor, "P G"]], step: int
+    ) -> dict[str, Float[Tensor, "P G"]]:
+        """gamma of each answer's group, for the logs."""
+        rewards, gamma = self.trusted(scores, step)
+        return {"trust/gamma": gamma[:, None].expand_as(rewards)}

@@ -11,6 +11,7 @@ import torch
 
 from mmrl.config import ConfigError, apply_overrides, read_yaml
 from mmrl.train.loop import load_config
+from mmrl.train.metrics import score_metrics, score_sums
 from pipelines.vision_language.sophia_vl import SophiaVl
 
 NAN = float("nan")
@@ -117,3 +118,11 @@ def test_the_real_config_has_the_papers_numbers() -> None:
     assert isinstance(found, SophiaVl)
     assert (found.rewards.weights["thinking_reward"], found.decay_steps) == (0.3, None)
     assert (found.train.steps, found.group_size, found.train.optimizer.lr) == (1500, 8, 5e-7)
+
+
+def test_gamma_of_each_group_goes_to_the_logs() -> None:
+    both = {name: torch.cat([values, values.flip(1)]) for name, values in MIXED.items()}
+    both["thinking_reward"][1] = 0.5
+    sums = score_sums({}, torch.zeros(2, 4), config().watch(both, 0))
+    metrics = score_metrics(sums)
+    assert metrics["trust/gamma/mean"] == pytest.approx((math.exp(-0.4) + 1) / 2, rel=1e-6)
