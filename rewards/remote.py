@@ -64,8 +64,9 @@ class Remote(RewardConfig):
     async def _ask(self, samples: Sequence[Sample]) -> Response:
         try:
             if self.encoding == "png":
-                return await self.client.post("/v1/score", json=png_request(self.scorer, samples))
-            body = tensor_request(self.scorer, samples)
+                tree = await asyncio.to_thread(png_request, self.scorer, samples)
+                return await self.client.post("/v1/score", json=tree)
+            body = await asyncio.to_thread(tensor_request, self.scorer, samples)
             headers = {"Content-Type": TENSOR_TYPE}
             return await self.client.post("/v1/score/tensors", content=body, headers=headers)
         except TransportError as error:
