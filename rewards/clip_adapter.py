@@ -44,11 +44,18 @@ class ClipAdapter(RewardConfig):
         return load_adapter(self.adapter or SHIPPED)
 
     def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:
+        pictures = self.pictures([sample.video for sample in samples])
+        return (self.texts([sample.prompt.text for sample in samples]) * pictures).sum(-1)
+
+    def pictures(self, videos: Sequence[Float[Tensor, "F 3 H W"]]) -> Float[Tensor, "N D"]:
+        """Videos as unit directions from the mean picture."""
         embed = clip_b16_image(self.cache)
-        frames = [embed.video(sample.video, self.num_frames).mean(0) for sample in samples]
-        images = normalize(torch.stack(frames), dim=-1)
-        texts = embed_texts([sample.prompt.text for sample in samples])
-        return self.loaded[0].scores(texts, images)
+        frames = [embed.video(video, self.num_frames).mean(0) for video in videos]
+        return self.loaded[0].map_images(normalize(torch.stack(frames), dim=-1))
+
+    def texts(self, prompts: Sequence[str]) -> Float[Tensor, "N D"]:
+        """Prompts as unit directions in the same space."""
+        return self.loaded[0].map_texts(embed_texts(prompts))
 
     def origin(self) -> dict[str, str | int]:
         """What a report says of this score."""

@@ -38,15 +38,19 @@ class ConseAlignment(RewardConfig):
         return embed_texts([f"a photo of a {name}" for name in class_names()])
 
     def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:
-        classify = mobilenet_v2(self.cache)
-        shown = [classify.video(s.video, self.num_frames).mean(0) for s in samples]
-        pictures = torch.stack([self.describe(probabilities) for probabilities in shown])
-        return (pictures * embed_texts([s.prompt.text for s in samples])).sum(-1)
+        pictures = self.pictures([sample.video for sample in samples])
+        return (self.texts([sample.prompt.text for sample in samples]) * pictures).sum(-1)
 
-    def describe(self, probabilities: Float[Tensor, " classes"]) -> Float[Tensor, " D"]:
-        """The picture as a unit sentence embedding: its top classes, each by its probability."""
-        values, places = probabilities.topk(self.top)
-        return normalize(values @ self.classes[places], dim=-1)
+    def pictures(self, videos: Sequence[Float[Tensor, "F 3 H W"]]) -> Float[Tensor, "N D"]:
+        """Videos as unit sentence embeddings: the top classes, each by its probability."""
+        classify = mobilenet_v2(self.cache)
+        shown = torch.stack([classify.video(video, self.num_frames).mean(0) for video in videos])
+        values, places = shown.topk(self.top, dim=-1)
+        return normalize((values[..., None] * self.classes[places]).sum(1), dim=-1)
+
+    def texts(self, prompts: Sequence[str]) -> Float[Tensor, "N D"]:
+        """Prompts as unit sentence embeddings."""
+        return embed_texts(prompts)
 
     def origin(self) -> dict[str, str]:
         """What a report says of this score."""

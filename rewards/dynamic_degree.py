@@ -49,7 +49,7 @@ class DynamicDegree(RewardConfig):
             return sum(tops) / len(tops) * 256 / short_side
         return float(is_dynamic(tops, short_side=short_side, num_frames=len(frames))[0])
 
-    def _frames(self, sample: VideoSample) -> Float[Tensor, "F 3 H W"]:
+    def _frames(self, sample: VideoSample) -> Float[Tensor, "K 3 h w"]:
         stride = max(1, round(sample.fps / 8))
         frames = sample.video[::stride][: self.max_frames]
         longest = max(frames.shape[-2:])

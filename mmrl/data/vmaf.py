@@ -16,7 +16,7 @@ MODEL = "vmaf_v0.6.1"
 """What libvmaf takes without being told."""
 
 
-def vmaf(video: Float[Tensor, "F 3 H W"], reference: Float[Tensor, "F 3 H W"]) -> float:
+def vmaf(video: Float[Tensor, "F 3 H W"], reference: Float[Tensor, "R 3 RH RW"]) -> float:
     """Mean over frames, 0 to 100; frame i is compared with frame i.
 
     ValueError where the two differ in frames or size, or where ffmpeg says no.

@@ -20,8 +20,8 @@ from torch.nn.functional import pad
 import mmrl.torchvision_fix  # noqa: F401
 from mmrl.models.weights import RAFT
 
-MULTIPLE = 8
-"""Sides of the frames RAFT reads are multiples of it; others are padded by repetition."""
+MULTIPLE, SMALLEST = 8, 128
+"""Sides of the frames RAFT reads, in pixels; others are padded by repetition."""
 ITERATIONS = 20
 RENAMED = (
     (r"^module\.", ""),
@@ -58,11 +58,16 @@ def raft() -> Flow:
     @torch.no_grad()
     def flow(first: Float[Tensor, "3 H W"], second: Float[Tensor, "3 H W"]) -> Tensor:
         height, width = first.shape[-2:]
-        beyond = (0, -width % MULTIPLE, 0, -height % MULTIPLE)
+        beyond = (0, missing(width), 0, missing(height))
         pair = [pad(frame[None] * 2 - 1, beyond, mode="replicate") for frame in (first, second)]
         return model(*pair, num_flow_updates=ITERATIONS)[-1][0, :, :height, :width]
 
     return flow
+
+
+def missing(side: int) -> int:
+    """Pixels that a side lacks to what RAFT reads."""
+    return max(SMALLEST, side + -side % MULTIPLE) - side
 
 
 def renamed(released: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -23,12 +23,6 @@ class TextAdapter:
     text_mean: Float[Tensor, " T"]
     image_mean: Float[Tensor, " V"]
 
-    def scores(
-        self, texts: Float[Tensor, "N T"], images: Float[Tensor, "N V"]
-    ) -> Float[Tensor, " N"]:
-        """Score of each text with the image of the same row."""
-        return (self.map_texts(texts) * self.map_images(images)).sum(-1)
-
     def map_texts(self, texts: Float[Tensor, "N T"]) -> Float[Tensor, "N V"]:
         """Texts as directions in the image space."""
         return normalize((texts - self.text_mean) @ self.weight, dim=-1)
