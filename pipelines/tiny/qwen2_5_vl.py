@@ -126,7 +126,7 @@ def written_answers(prompts: Sequence[Prompt], chooser: random.Random) -> list[E
     return examples
 
 
-def build_processor(texts: Sequence[str]):
+def build_processor(texts: Sequence[str], side: int = SIDE):
     """Qwen2.5-VL's own processor around a byte-level BPE of 512 tokens."""
     from transformers import (
         PreTrainedTokenizerFast,
@@ -156,7 +156,7 @@ def build_processor(texts: Sequence[str]):
         model_max_length=512,
     )
     tokenizer.image_token, tokenizer.video_token = "<|image_pad|>", "<|video_pad|>"
-    size = {"shortest_edge": SIDE * SIDE, "longest_edge": SIDE * SIDE}
+    size = {"shortest_edge": side * side, "longest_edge": side * side}
     return Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(size=size),
         tokenizer=tokenizer,
