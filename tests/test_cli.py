@@ -35,7 +35,7 @@ MISTAKES = {
     "unknown key": (
         ("trust_region.periodic.refresh_evry", 3),
         r"trust_region\.periodic\.refresh_evry: unknown key; did you mean 'refresh_every'\?"
-        r" \(known: coefficient, refresh_every\)",
+        r" \(known: by_kind, coefficient, refresh_every\)",
     ),
     "group of one": (("group_size", 1), r"group_size: a group of 1 has no advantage; need >= 2"),
     "wrong type": (("group_size", "eight"), r"group_size: expected int, got 'eight'"),
@@ -95,7 +95,7 @@ def test_a_mistake_ends_with_status_2_and_one_line(tmp_path: Path) -> None:
     done = mmrl("train", str(config), "train.stepps=3")
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        "config error: train.stepps: unknown key; did you mean 'steps'? (known: keep_checkpoints, "
+        "config error: train.stepps: unknown key; did you mean 'steps'? (known: alarm, keep_checkpoints, "
         "optimizer, prompts_per_step, rows, save_every, seed, steps, trackers, "
         "updates_per_rollout)"
     ]
