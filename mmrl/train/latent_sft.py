@@ -17,7 +17,7 @@ from mmrl.config import UserError
 from mmrl.data.prompts import check_image
 from mmrl.models.compressor import Compressor, PatchEncoder
 from mmrl.models.latent_tokens import check_plain
-from mmrl.ops.latent_steps import SpanTokens, at_slots, slots
+from mmrl.ops.latent_steps import SpanTokens, at_slots, log_go_on, slots
 from mmrl.policies.latent_vlm import LatentVlmPolicy
 from mmrl.train.sft import SftConfig
 from mmrl.trust_region.weights import trainable
@@ -44,6 +44,9 @@ class LatentSftConfig:
     detach_targets: bool = False
     """Whether the regression moves the states alone. HyLaR's moves the targets too, which then
     may shrink toward each other; the cross-entropy trains the compressor in both cases."""
+    trained_stops: bool = False
+    """Whether going on with a span is learned as ending it is. HyLaR learns the end alone, and such
+    a model ends most spans after its first latent."""
     compressor_lr: float | None = None
     """Rate of the compressor; None: the model's own."""
 
@@ -152,7 +155,7 @@ def latent_losses(
     answers: Sequence[Spelled],
     config: LatentSftConfig,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Cross-entropy over all tokens but the latent positions, and the regression of the latents.
+    """Cross-entropy over all tokens (and, at latents, of going on), and the latents' regression.
 
     The targets are fed at the latent positions, and each is what the state before it must be.
     """
@@ -164,8 +167,12 @@ def latent_losses(
     targets = compressor(encoder(pictures)).flatten(0, 1)
     inputs = policy.inputs(prompts)
     hidden = policy.hidden_states(inputs, ids, latent, targets, group_size=1)
+    log_probs = policy.log_probs(hidden, torch.where(latent, policy.tokens.end, ids))
+    log_probs = torch.where(latent, log_go_on(log_probs), log_probs)
     written = (live > 0) & ~latent
-    log_probs = torch.where(written, policy.log_probs(hidden, ids), 0.0)
+    if config.trained_stops:
+        written = written | (latent & torch.nn.functional.pad(latent[:, :-1], (1, 0)))
+    log_probs = torch.where(written, log_probs, 0.0)
     where, real = slots(latent)
     wanted = targets.detach() if config.detach_targets else targets
     return -log_probs.sum() / written.sum(), latent_loss(

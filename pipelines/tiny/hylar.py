@@ -36,9 +36,9 @@ from pipelines.tiny.world import DIGITS
 FOLDER = Path("assets/tiny-hylar")
 PICTURES = 3000
 BASE = SftConfig(steps=500, batch=32, lr=2e-3, seed=0)
-START = SftConfig(steps=300, batch=32, lr=1e-3, seed=1)
+START = SftConfig(steps=400, batch=32, lr=1e-3, seed=1)
 LATENTS = 4
-COLD = LatentSftConfig(START, latent_weight=1.0, detach_targets=True)
+COLD = LatentSftConfig(START, latent_weight=1.0, trained_stops=True)
 SIDE = 56
 """Pixels along a picture's side: four merged patches of the tower."""
 CONFUSED = {1: 7, 3: 8, 4: 9, 6: 5}

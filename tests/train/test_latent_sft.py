@@ -14,7 +14,7 @@ from mmrl.config import ConfigError, UserError
 from mmrl.data.prompts import DataError
 from mmrl.models.compressor import Compressor, TowerPatches, VisionPatches
 from mmrl.models.latent_tokens import add_span_tokens
-from mmrl.ops.latent_steps import SpanTokens
+from mmrl.ops.latent_steps import SpanTokens, log_go_on
 from mmrl.policies.latent_vlm import LatentVlmPolicy
 from mmrl.train.latent_sft import (
     LatentExample,
@@ -194,3 +194,22 @@ def test_detached_targets_feel_the_cross_entropy_alone(policy, examples) -> None
         slopes.append((torch.autograd.grad(tokens, compressor.out.bias)[0], direct))
     torch.testing.assert_close(slopes[0][0], slopes[1][0])
     assert (slopes[0][1] - slopes[1][1]).abs().max() > 1e-6
+
+
+def test_going_on_with_a_span_is_learned_where_it_is_asked_for(policy, examples) -> None:
+    """One more decision an answer of two latents; the first latent is none."""
+    encoder, compressor = build(policy)
+    spelled, prompts = [spell(policy, examples[0], QUERIES)], [examples[0].prompt]
+    means = []
+    with torch.no_grad():
+        for chosen in (CONFIG, replace(CONFIG, trained_stops=True)):
+            tokens, _ = latent_losses(policy, encoder, compressor, prompts, spelled, chosen)
+            means.append(tokens.item())
+        ids, latent = spelled[0].ids[None], spelled[0].latent[None]
+        targets = compressor(encoder(spelled[0].pictures)).flatten(0, 1)
+        hidden = policy.hidden_states(policy.inputs(prompts), ids, latent, targets, 1)
+        ends = policy.log_probs(hidden, torch.full_like(ids, policy.tokens.end))
+    second = latent[0].nonzero()[1, 0]
+    count = int((~latent).sum())
+    expected = (means[0] * count - log_go_on(ends[0, second]).item()) / (count + 1)
+    assert means[1] == pytest.approx(expected, rel=1e-5)
