@@ -95,8 +95,8 @@ def test_a_mistake_ends_with_status_2_and_one_line(tmp_path: Path) -> None:
     done = mmrl("train", str(config), "train.stepps=3")
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        "config error: train.stepps: unknown key; did you mean 'steps'? (known: alarm, keep_checkpoints, "
-        "optimizer, prompts_per_step, rows, save_every, seed, steps, trackers, "
+        "config error: train.stepps: unknown key; did you mean 'steps'? (known: alarm, "
+        "keep_checkpoints, optimizer, prompts_per_step, rows, save_every, seed, steps, trackers, "
         "updates_per_rollout)"
     ]
     assert not (tmp_path / "run").exists()
