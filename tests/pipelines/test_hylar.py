@@ -30,6 +30,7 @@ def test_the_paper_is_a_choice_of_values() -> None:
     """Mode, kappa 0.01, a pull of tokens to the start and of latents to the rollout's policy."""
     recipe = build(
         *("latent_sampling=mode", "kappa=0.01", "trained_stops=false", "latent_clip=0.05"),
+        "latent_weight=0.5",
         "trust_region.fixed.by_kind={latent: null}",
         "trust_region.periodic={refresh_every: 2, coefficient: 0.005, by_kind: {token: null}}",
     )
