@@ -14,7 +14,7 @@ from pipelines.video_diffusion import (
     prdp,
     sage_grpo,
 )
-from pipelines.vision_language import grpo, hylar, med_r1, sophia_vl
+from pipelines.vision_language import grpo, gui_libra, hylar, med_r1, sophia_vl, sweet_spot
 
 __all__ = [
     "awm",
@@ -27,10 +27,12 @@ __all__ = [
     "flow_grpo",
     "grpo",
     "grpo_guard",
+    "gui_libra",
     "hylar",
     "med_r1",
     "mix_grpo",
     "prdp",
     "sage_grpo",
     "sophia_vl",
+    "sweet_spot",
 ]

@@ -38,4 +38,3 @@ def test_draft_has_the_values_that_a_reimplementation_restates_of_the_paper() ->
     assert config["lora"]["rank"] == 8
     assert config["train"]["optimizer"] == {"lr": 4e-4, "weight_decay": 0.1}
     assert (config["sampling"]["num_steps"], config["last_steps"]) == (20, 1)
-

@@ -28,6 +28,13 @@ TRUST_REGION = {
     "stepwise": {"coefficient": 0.001},
 }
 """Moves in the middle of a rollout, and adapts at every optimizer step."""
+CLICK = {
+    "action_type": "Click",
+    "is_grounding": True,
+    **{"bbox_x1": 20, "bbox_y1": 30, "bbox_x2": 90, "bbox_y2": 60},
+    **{"width": 112, "height": 112},
+}
+"""A recorded action, so that GUI methods can use the pictures too."""
 
 
 def train_section(steps: int, **changes: Any) -> dict[str, Any]:
@@ -135,6 +142,7 @@ def write_pictures(folder: Path, count: int = 6) -> Path:
                     "text": "What does this chest X-ray show? A) normal, B) pneumonia",
                     "images": [f"{index}.png"],
                     "answer": "AB"[index % 2],
+                    "metadata": CLICK,
                 }
             )
         )

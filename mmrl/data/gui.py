@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from mmrl.data.answers import answer_block
 from mmrl.data.coordinates import Box, Coordinates, ImageSize, Point
+from mmrl.data.prompts import DataError
 from mmrl.types import Prompt
 
 KEYS = ("action_description", "action_type", "value", "point_2d")
@@ -185,6 +186,15 @@ def read_reference(prompt: Prompt) -> Reference:
     if ACTIONS[kind].point == "required" and target.box is None and target.point is None:
         raise ValueError(f"a {kind} needs a box or a point, the reference has none")
     return Reference(kind, str(metadata.get("value", "")), target, grounding)
+
+
+def check_references(prompts: Sequence[Prompt]) -> None:
+    """DataError names the first prompt whose recorded action cannot be scored."""
+    for number, prompt in enumerate(prompts, start=1):
+        try:
+            read_reference(prompt)
+        except ValueError as error:
+            raise DataError(f"prompt {number} of {len(prompts)}: {error}") from error
 
 
 def libra_metadata(row: Mapping[str, Any]) -> dict[str, str | int | float]:

@@ -68,9 +68,9 @@ def test_an_easy_question_keeps_its_words_and_knows_its_type(tmp_path: Path) -> 
         noise(level).save(tmp_path / side / "images/0.png")
         (tmp_path / side / "questions.json").write_text(json.dumps(rows))
     counts = easy_vqa.write_prompts(tmp_path)
-    assert (counts["train pictures"], counts["open test"]) == (1, 2)
-    named = load_prompts(str(tmp_path / "open_test.jsonl"))
-    assert [prompt.answer for prompt in named] == ["teal", "circle"]
+    assert (counts["train pictures"], counts["color test"]) == (1, 1)
+    colors = load_prompts(str(tmp_path / "color_test.jsonl"))
+    assert [prompt.answer for prompt in colors] == ["teal"]
     found = [(p.text, p.answer, p.metadata["question_type"]) for p in sides(tmp_path)[1]]
     assert found == [
         ("is there a circle?", "no", "yes or no"),

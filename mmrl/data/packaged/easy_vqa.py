@@ -19,7 +19,7 @@ def write_prompts(folder: Path) -> dict[str, int]:
     """train.jsonl and test.jsonl as the package splits them, and no scene on both sides.
 
     A training picture that looks like one of the test side is left out with its questions.
-    open_train.jsonl and open_test.jsonl leave out the questions that yes or no answers.
+    color_train.jsonl and color_test.jsonl hold the questions that ask for a color.
     """
     files = {side: sorted((folder / side / "images").glob("*.png")) for side in ("train", "test")}
     train, test = (stack([picture_print(read_image(f)) for f in files[side]]) for side in files)
@@ -27,9 +27,9 @@ def write_prompts(folder: Path) -> dict[str, int]:
     counts = {"left out of train, near copies of test pictures": len(near)}
     for side in files:
         entries = list(_entries(folder, side, without=near if side == "train" else set()))
-        named = [entry for entry in entries if entry["answer"] not in ("yes", "no")]
+        colors = [e for e in entries if e["metadata"]["question_type"] == "color"]
         counts[side] = write_jsonl(folder / f"{side}.jsonl", entries)
-        counts[f"open {side}"] = write_jsonl(folder / f"open_{side}.jsonl", named)
+        counts[f"color {side}"] = write_jsonl(folder / f"color_{side}.jsonl", colors)
         counts[f"{side} pictures"] = len({entry["images"][0] for entry in entries})
     return counts
 
