@@ -80,5 +80,5 @@ def test_the_judge_is_found_by_its_file_and_its_mistakes_are_named() -> None:
     path = f"{Path('pipelines/tiny/length_judge.py')}:LengthJudge"
     table = RewardTable.parse({"thinking_reward": {"path": path, "full": 4, "erratic": 0}})
     assert table.score_samples([thought(2)])["thinking_reward"].tolist() == [0.5]
-    with pytest.raises(ConfigError, match="thinking_reward.full: expected greater than or equal"):
+    with pytest.raises(ConfigError, match=r"thinking_reward.full: expected greater than or equal"):
         RewardTable.parse({"thinking_reward": {"path": path, "full": 0}})
