@@ -136,3 +136,33 @@ def test_the_same_generator_draws_the_same_directions() -> None:
     draws = [vmf.sample(mean, tensor([2.0, 5.0]), torch.Generator().manual_seed(3)) for _ in "ab"]
     assert draws[0].equal(draws[1])
     assert not draws[0].equal(vmf.sample(mean, tensor([2.0, 5.0]), torch.Generator()))
+
+
+@pytest.mark.parametrize(
+    "row", GOLDEN["kappa_for_target"], ids=lambda r: f"{r['d']}-{r['target_A']}"
+)
+def test_the_concentration_of_a_mean_cosine_equals_the_reference(row: dict) -> None:
+    found = vmf.concentration(row["target_A"], row["d"])
+    assert found == pytest.approx(row["kappa"], rel=1e-12)
+
+
+def test_a_mean_cosine_outside_0_and_1_is_named() -> None:
+    with pytest.raises(ValueError, match="a mean cosine lies between 0 and 1, got 1"):
+        vmf.concentration(1.0, 8)
+
+
+@pytest.mark.parametrize(("dim", "kappa", "other"), [(8, 40.0, 10.0), (3584, 1e4, 1e3)])
+def test_kl_is_the_mean_log_ratio_of_samples(dim: int, kappa: float, other: float) -> None:
+    """Within 4 standard errors, at a cosine of 0.99 between the means."""
+    count, generator = 300, torch.Generator().manual_seed(0)
+    first, second = torch.zeros((2, dim), dtype=torch.float64)
+    first[0], second[0], second[1] = 1.0, 0.99, (1 - 0.99**2) ** 0.5
+    kappas = tensor([kappa, other])
+    z = vmf.sample(first.expand(count, -1), kappas[0].expand(count), generator)
+    ratios = vmf.log_prob(z, first.expand(count, -1), kappas[0].expand(count)) - vmf.log_prob(
+        z, second.expand(count, -1), kappas[1].expand(count)
+    )
+    error = ratios.std() / count**0.5
+    assert ratios.mean().item() == pytest.approx(
+        vmf.kl(first, kappas[0], second, kappas[1]).item(), abs=4 * error.item()
+    )
