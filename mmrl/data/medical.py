@@ -1,13 +1,13 @@
-"""Medical multiple choice: known modalities and question types, options, pictures of two sides."""
+"""Medical multiple choice: known modalities and question types, a split by picture."""
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from mmrl.data.answers import answer_block
+from mmrl.data.options import options
 from mmrl.data.prompts import DataError
 from mmrl.registry import nearest_hint
 from mmrl.types import Prompt
@@ -30,7 +30,6 @@ QUESTION_TYPES = (
     "Modality Recognition",
     "Other Biological Attributes",
 )
-OPTION = re.compile(r"(?<!\w)\(?([A-Z])[).:]\s*\S")
 NAMES = {"modality": MODALITIES, "question_type": QUESTION_TYPES}
 
 
@@ -48,8 +47,8 @@ def check_medical(prompts: Sequence[Prompt]) -> None:
                 raise DataError(f"{where} has {key} '{value}'{nearest_hint(str(value), known)}")
         if not prompt.images:
             raise DataError(f"{where} has no picture")
-        letters = OPTION.findall(prompt.text)
-        if len(letters) < 2:
+        letters = options(prompt.text)
+        if not letters:
             raise DataError(f'{where} has no options; expected "A) ..., B) ..." in its text')
         answer = (answer_block(prompt.answer or "") or prompt.answer or "").strip()
         if answer not in letters:
@@ -59,19 +58,16 @@ def check_medical(prompts: Sequence[Prompt]) -> None:
             )
 
 
-def shared_pictures(prompts: Sequence[Prompt], others: Sequence[Prompt]) -> int:
-    """How many prompts show a picture, byte for byte, that one of the others shows too.
+def without_pictures_of(prompts: Sequence[Prompt], others: Sequence[Prompt]) -> list[Prompt]:
+    """The prompts that show no picture, byte for byte, of the others: a split by picture.
 
     OmniMedVQA is split by question: 1,836 of 17,352 test items by modality show a training picture.
     """
     known = {_digest(image) for prompt in others for image in prompt.images}
-    return sum(any(_digest(image) in known for image in prompt.images) for prompt in prompts)
-
-
-def without_pictures_of(prompts: Sequence[Prompt], others: Sequence[Prompt]) -> list[Prompt]:
-    """The prompts that show no picture of the others: a split by picture."""
-    known = {_digest(image) for prompt in others for image in prompt.images}
-    return [p for p in prompts if not any(_digest(image) in known for image in p.images)]
+    kept = [p for p in prompts if not any(_digest(image) in known for image in p.images)]
+    if not kept:
+        raise DataError(f"the held-out side shows the pictures of all {len(prompts)} prompts")
+    return kept
 
 
 def _digest(image: Path) -> str:

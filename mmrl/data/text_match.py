@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from fractions import Fraction
 from functools import cache
 
+from rapidfuzz.distance import LCSseq, Levenshtein
+
 from mmrl.data.prompts import DataError
 
 LATEX_FRACTION = re.compile(r"\\[dt]?frac\{([^{}]+)\}\{([^{}]+)\}")
@@ -51,13 +53,7 @@ def word_error_rate(answer: str, reference: str) -> float:
     expected, found = reference.split(), answer.split()
     if not expected:
         raise DataError("a transcription needs a reference with at least one word")
-    row = list(range(len(found) + 1))
-    for count, word in enumerate(expected, start=1):
-        before, row[0] = row[0], count
-        for column, other in enumerate(found, start=1):
-            cost = min(before + (word != other), row[column] + 1, row[column - 1] + 1)
-            before, row[column] = row[column], cost
-    return row[-1] / len(expected)
+    return Levenshtein.distance(found, expected) / len(expected)
 
 
 def rouge_mean(answer: str, reference: str) -> float:
@@ -69,7 +65,10 @@ def rouge_mean(answer: str, reference: str) -> float:
     expected, found = _stems(reference), _stems(answer)
     if not expected:
         raise DataError(f"free text needs a reference with at least one word, got {reference!r}")
-    parts = [_ngram_f1(found, expected, 1), _f1(_common(found, expected), found, expected)]
+    parts = [
+        _ngram_f1(found, expected, 1),
+        _f1(LCSseq.similarity(found, expected), found, expected),
+    ]
     if max(len(found), len(expected)) > 1:
         parts.append(_ngram_f1(found, expected, 2))
     return math.fsum(parts) / len(parts)
@@ -93,18 +92,6 @@ def _ngram_f1(found: Sequence[str], expected: Sequence[str], size: int) -> float
         for words in (found, expected)
     ]
     return _f1((grams[0] & grams[1]).total(), list(grams[0].elements()), list(grams[1].elements()))
-
-
-def _common(found: Sequence[str], expected: Sequence[str]) -> int:
-    """Length of the longest common subsequence."""
-    row = [0] * (len(expected) + 1)
-    for word in found:
-        before = 0
-        for column, other in enumerate(expected, start=1):
-            kept = row[column]
-            row[column] = before + 1 if word == other else max(row[column], row[column - 1])
-            before = kept
-    return row[-1]
 
 
 def _f1(common: int, found: Sequence, expected: Sequence) -> float:

@@ -42,7 +42,7 @@ PIXELS = 192 * 96
 COLUMNS, ROWS = 5, 3
 BINS = 20
 """Written clicks stand on a grid of 1000 / BINS."""
-LOW = 0.4
+LOW = 0.6
 """How far below the middle the written clicks stand, in heights of the element."""
 EXAMPLES = 2000
 SFT = SftConfig(steps=900, batch=32, lr=3e-3, weight_decay=0.01, seed=0, keep_inputs=True)
@@ -122,7 +122,7 @@ def main() -> None:
 
 
 def written_clicks(prompts: Sequence[Prompt], chooser: random.Random) -> list[Example]:
-    """A click below the middle of each element, rounded to the grid."""
+    """A click just below each element, rounded to the grid."""
     examples = []
     for prompt in prompts:
         box = read_reference(prompt).target.box

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
 from mmrl.advantages import group_normalized
 from mmrl.config import ConfigError
-from mmrl.data.medical import check_medical
+from mmrl.data.medical import check_medical, without_pictures_of
+from mmrl.data.prompts import load_prompts
 from mmrl.objectives.grpo import Clip, Grpo
 from mmrl.recipe import Recipe, pipelines
 from mmrl.trust_region.schedule import FixedAnchor, TrustRegion
@@ -44,6 +46,8 @@ class MedR1(VlmPipelineConfig):
     group_size: int = 4
     template: Literal["think", "no_think", "think_after"] = "think"
     """Reason first, not at all, or after the answer (Think-After, version 5 of the paper)."""
+    split_by_picture: bool = False
+    """Leave out training questions whose picture the evaluation shows too."""
     clip: float = Field(default=0.2, gt=0)
     trust_region: TrustRegion = TrustRegion(fixed=FixedAnchor(coefficient=0.04))
     """k3 against the first policy with TRL's weight, as the release has it."""
@@ -59,7 +63,10 @@ class MedR1(VlmPipelineConfig):
         )
         check_medical(recipe.prompts)
         self._check_room(policy)
-        return recipe
+        if not self.split_by_picture or not self.evaluate:
+            return recipe
+        held_out = load_prompts(self.evaluate.prompts)
+        return replace(recipe, prompts=without_pictures_of(recipe.prompts, held_out))
 
     def _check_room(self, policy: VlmPolicy) -> None:
         shortest = policy.model.tokenizer(SHORTEST[self.template])["input_ids"]

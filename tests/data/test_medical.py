@@ -11,7 +11,6 @@ from mmrl.data.medical import (
     MODALITIES,
     QUESTION_TYPES,
     check_medical,
-    shared_pictures,
     without_pictures_of,
 )
 from mmrl.data.prompts import DataError
@@ -61,7 +60,7 @@ def test_a_picture_counts_by_its_bytes_and_a_split_by_picture_shares_none(tmp_pa
         (tmp_path / name).write_bytes(content)
     prompts = [Prompt("?", (tmp_path / name,)) for name in ("a", "b")]
     others = [Prompt("other?", (tmp_path / "copy",))]
-    assert shared_pictures(prompts, others) == 1
-    kept = without_pictures_of(prompts, others)
-    assert kept == prompts[1:]
-    assert shared_pictures(kept, others) == 0
+    assert without_pictures_of(prompts, others) == prompts[1:]
+    assert without_pictures_of(prompts, [Prompt("text alone")]) == prompts
+    with pytest.raises(DataError, match="shows the pictures of all 2 prompts"):
+        without_pictures_of(prompts, prompts)

@@ -94,3 +94,11 @@ def test_a_prompt_that_is_no_multiple_choice_is_named(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
     with pytest.raises(DataError, match=r"has the answer 'E', which is none of its options"):
         load_config(tree(tmp_path, f"prompts={path}")).build()
+
+
+def test_a_split_by_picture_trains_on_no_picture_of_the_evaluation(tmp_path: Path) -> None:
+    path = write_pictures(tmp_path / "held_out", count=2)
+    asked = [f"evaluate.prompts={path}", "split_by_picture=true"]
+    both, apart = (load_config(tree(tmp_path, *asked[:n])).build().prompts for n in (1, 2))
+    assert (len(both), len(apart)) == (6, 4)
+    assert [prompt.images[0].name for prompt in apart] == ["2.png", "3.png", "4.png", "5.png"]
