@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from mmrl.data.answers import answer_block
 from mmrl.data.boxed import last_box
-from mmrl.data.math_equal import MathWorker
+from mmrl.data.math_equal import shared_worker
 from mmrl.reward import RewardConfig, rewards
 from mmrl.types import TextSample
 
@@ -28,11 +27,6 @@ class MathAnswer(RewardConfig):
 
     seconds: float = Field(default=5.0, gt=0)
 
-    @cached_property
-    def worker(self) -> MathWorker:
-        """The process that runs math-verify."""
-        return MathWorker()
-
     def __call__(self, samples: Sequence[TextSample]) -> Float[Tensor, " B"]:
         return torch.tensor([self._score(sample) for sample in samples])
 
@@ -43,5 +37,7 @@ class MathAnswer(RewardConfig):
         answer = last_box(sample.text) or answer_block(sample.text)
         if not answer:
             return 0.0
-        found = self.worker.equal(last_box(reference) or reference, answer, seconds=self.seconds)
+        found = shared_worker().equal(
+            last_box(reference) or reference, answer, seconds=self.seconds
+        )
         return math.nan if found is None else float(found)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Literal
 
 import torch
@@ -14,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from mmrl.data.boxed import last_box
-from mmrl.data.math_equal import MathWorker
+from mmrl.data.math_equal import shared_worker
 from mmrl.reward import RewardConfig, rewards
 from mmrl.types import TextSample
 
@@ -43,11 +42,6 @@ class StructuredReasoning(RewardConfig):
     seconds: float = Field(default=5.0, gt=0)
     variant: Literal["fixed", "released"] = "fixed"
 
-    @cached_property
-    def worker(self) -> MathWorker:
-        """The process that runs math-verify."""
-        return MathWorker()
-
     def __call__(self, samples: Sequence[TextSample]) -> Float[Tensor, " B"]:
         return torch.tensor([self._score(sample) for sample in samples], dtype=torch.float64)
 
@@ -69,7 +63,7 @@ class StructuredReasoning(RewardConfig):
         answer = last_box(text) or next(reversed(NUMBER.findall(text)), None)
         if answer is None:
             return False
-        return self.worker.equal(reference, answer, seconds=self.seconds)
+        return shared_worker().equal(reference, answer, seconds=self.seconds)
 
 
 def in_order(text: str, *, once: bool) -> bool:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import atexit
 import multiprocessing
+import threading
+from functools import cache
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
@@ -21,6 +23,7 @@ class MathWorker:
     """One worker process, started on first use and again after it had to be killed."""
 
     def __init__(self) -> None:
+        self.lock = threading.Lock()
         self.process: BaseProcess | None = None
         self.pipe: Connection | None = None
 
@@ -29,15 +32,16 @@ class MathWorker:
 
         ConfigError where math-verify is not installed.
         """
-        pipe = self.pipe or self._start()
-        pipe.send((reference, answer))
-        if pipe.poll(seconds):
-            try:
-                return pipe.recv()
-            except EOFError:
-                pass
-        self.stop()
-        return None
+        with self.lock:
+            pipe = self.pipe or self._start()
+            pipe.send((reference, answer))
+            if pipe.poll(seconds):
+                try:
+                    return pipe.recv()
+                except EOFError:
+                    pass
+            self.stop()
+            return None
 
     def stop(self) -> None:
         """Kill the worker, if there is one."""
@@ -61,6 +65,12 @@ class MathWorker:
             self.stop()
             raise ConfigError(f"needs math-verify ({missing}); `pip install 'mmrl[math]'`")
         return self.pipe
+
+
+@cache
+def shared_worker() -> MathWorker:
+    """The one worker of this process; several rewards ask it in turn."""
+    return MathWorker()
 
 
 def _work(pipe: Connection) -> None:
