@@ -71,7 +71,7 @@ def run(folder: Path, weight: float, trust: str, seed: int) -> None:
 
 
 def collect(folder: Path) -> dict[str, float]:
-    """Greedy accuracy and grade on the held-out side; means over all training steps."""
+    """Sampled accuracy and grade on the held-out side; means over all training steps."""
     tree = json.loads((folder / "evaluation.json").read_text("utf-8"))
     rows = [json.loads(row) for row in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
     return {

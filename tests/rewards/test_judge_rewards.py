@@ -29,18 +29,18 @@ MODEL = "assets/tiny-qwen2_5_vl"
 FRAMES = torch.linspace(0, 1, 4)[:, None, None, None].expand(4, 3, 8, 12)
 
 
-def grader(folder: Path, replies: dict[str, str]) -> dict[str, Any]:
+def grader(folder: Path, replies: dict[str, str], shown: Sequence[Path] = ()) -> dict[str, Any]:
     """The config of a local judge that was taught these replies to these questions."""
     torch.manual_seed(0)
     processor = build_processor(["yes", "no", *replies])
     tokenizer = processor.tokenizer
     ids = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL}
     module = build_model("qwen2_5_vl", ids, len(tokenizer), Size(width=64, layers=1, vision=1))
-    policy = VlmPolicy(adapt(module.eval(), processor), max_new_tokens=12, rows=8)
-    examples = [Example(Prompt(text), reply) for text, reply in replies.items()]
+    policy = VlmPolicy(adapt(module.eval(), processor), max_new_tokens=20, rows=8)
+    examples = [Example(Prompt(text, tuple(shown)), reply) for text, reply in replies.items()]
     sft(policy, examples, SftConfig(steps=60, batch=6, lr=1e-2))
     policy.save_pretrained(folder)
-    return {"kind": "local", "model": str(folder), "max_new_tokens": 12, "rows": 8}
+    return {"kind": "local", "model": str(folder), "max_new_tokens": 20, "rows": 8}
 
 
 def scores(name: str, samples: Sequence[Any], **fields: Any) -> list[float]:
@@ -66,6 +66,17 @@ def test_a_local_models_yes_probability_is_that_of_its_first_token(tmp_path: Pat
     samples = [TextSample(Prompt("what?"), text) for text in wanted]
     yes, no, _ = scores("vlm_judge", samples, judge=judge, question=question)
     assert yes > 0.9 and no < 0.1
+
+
+def test_a_videos_final_score_is_a_share_of_five(tmp_path: Path) -> None:
+    """The judge sees the frame it was taught on, pixel for pixel."""
+    video = VideoSample(Prompt("red"), torch.full((3, 3, 32, 32), 0.2))
+    [frame] = pictures_of(video, num_frames=1, side=32)
+    assert not isinstance(frame, Path)
+    frame.save(tmp_path / "frame.png")
+    judge = grader(tmp_path / "judge", {"red": "Final Score: 4"}, [tmp_path / "frame.png"])
+    fields = {"judge": judge, "instruction": "{caption}", "num_frames": 1, "side": 32}
+    assert scores("unified_reward", [video], **fields) == pytest.approx([0.8])
 
 
 def test_yes_and_no_are_summed_over_spellings_and_neither_is_no_score() -> None:
