@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from mmrl.advantages import group_normalized
 from mmrl.config import ConfigError, apply_overrides, read_yaml
 from mmrl.train.loop import load_config
 from mmrl.train.metrics import score_metrics, score_sums
@@ -126,3 +127,16 @@ def test_gamma_of_each_group_goes_to_the_logs() -> None:
     sums = score_sums({}, torch.zeros(2, 4), config().watch(both, 0))
     metrics = score_metrics(sums)
     assert metrics["trust/gamma/mean"] == pytest.approx((math.exp(-0.4) + 1) / 2, rel=1e-6)
+
+
+def test_where_all_are_right_the_advantage_divides_the_weight_out() -> None:
+    """Neither alpha nor the annealing makes the judge count less in such a group."""
+    right = torch.ones(1, 4, dtype=torch.float64)
+    table = {**MIXED, "accuracy": right, "answer_format": right}
+    small, late = "rewards.thinking_reward.weight=0.01", 1499
+    found = [
+        group_normalized(chosen.trusted(table, step)[0], std="sample", eps=1e-6)
+        for chosen, step in ((config(), 0), (config(small), late))
+    ]
+    torch.testing.assert_close(found[0], found[1], rtol=5e-3, atol=0)
+    assert found[0].abs().max() > 0.5
