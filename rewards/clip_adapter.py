@@ -47,7 +47,7 @@ class ClipAdapter(RewardConfig):
         pictures = self.pictures([sample.video for sample in samples])
         return (self.texts([sample.prompt.text for sample in samples]) * pictures).sum(-1)
 
-    def pictures(self, videos: Sequence[Float[Tensor, "F 3 H W"]]) -> Float[Tensor, "N D"]:
+    def pictures(self, videos: Sequence[Float[Tensor, "_ 3 _ _"]]) -> Float[Tensor, "N D"]:
         """Videos as unit directions from the mean picture."""
         embed = clip_b16_image(self.cache)
         frames = [embed.video(video, self.num_frames).mean(0) for video in videos]

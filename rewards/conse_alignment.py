@@ -41,7 +41,7 @@ class ConseAlignment(RewardConfig):
         pictures = self.pictures([sample.video for sample in samples])
         return (self.texts([sample.prompt.text for sample in samples]) * pictures).sum(-1)
 
-    def pictures(self, videos: Sequence[Float[Tensor, "F 3 H W"]]) -> Float[Tensor, "N D"]:
+    def pictures(self, videos: Sequence[Float[Tensor, "_ 3 _ _"]]) -> Float[Tensor, "N D"]:
         """Videos as unit sentence embeddings: the top classes, each by its probability."""
         classify = mobilenet_v2(self.cache)
         shown = torch.stack([classify.video(video, self.num_frames).mean(0) for video in videos])
