@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from mmrl.config import Config, ConfigError
+from mmrl.data.prompts import load_prompts
 from mmrl.mixing import Mixing
 from mmrl.policies.base import Policy
 from mmrl.policies.lora import LoraConfig
@@ -186,3 +187,28 @@ class PipelineConfig(Config):
 
 
 pipelines: Registry[type[PipelineConfig]] = Registry("mmrl.pipelines", "pipeline")
+
+
+def build_recipe(
+    config: PipelineConfig,
+    policy: Policy,
+    *,
+    advantage: Advantage,
+    objective: Objective,
+    combine: Combine | None = None,
+) -> Recipe:
+    """The parts that a method chose, the rest as its config says.
+
+    Rewards are mixed as `mixing` says unless the method brings a `combine` of its own.
+    """
+    weights = config.rewards.weights
+    return Recipe(
+        policy=policy,
+        prompts=load_prompts(config.prompts),
+        group_size=config.group_size,
+        rewards=config.rewards,
+        combine=combine or (lambda scores, step: config.mixing.combine(scores, weights, step)),
+        advantage=lambda rewards: config.mixing.advantage(rewards, advantage),
+        objective=objective,
+        trust_region=config.trust_region,
+    )

@@ -6,8 +6,6 @@ import torch
 from pydantic import Field, model_validator
 
 from mmrl.config import Config, ConfigError
-from mmrl.data.prompts import load_prompts
-from mmrl.policies.base import Policy
 from mmrl.policies.lora import add_lora
 from mmrl.policies.video import VideoPolicy
 from mmrl.policies.video_config import (
@@ -18,7 +16,7 @@ from mmrl.policies.video_config import (
     build_video_policy,
 )
 from mmrl.policies.video_model import TextCacheKind, TextOptions
-from mmrl.recipe import Advantage, Combine, Objective, PipelineConfig, Recipe
+from mmrl.recipe import PipelineConfig
 from mmrl.trust_region.schedule import AnchorKind
 
 
@@ -101,30 +99,6 @@ def build_policy(
     if config.compile:
         policy.module.compile()
     return policy
-
-
-def video_recipe(
-    config: VideoPipelineConfig,
-    policy: Policy,
-    *,
-    advantage: Advantage,
-    objective: Objective,
-    combine: Combine | None = None,
-    sample_from: AnchorKind | None = None,
-) -> Recipe:
-    """The parts that a method chose; rewards are mixed as the config says unless it does."""
-    weights = config.rewards.weights
-    return Recipe(
-        policy=policy,
-        prompts=load_prompts(config.prompts),
-        group_size=config.group_size,
-        rewards=config.rewards,
-        combine=combine or (lambda scores, step: config.mixing.combine(scores, weights, step)),
-        advantage=lambda rewards: config.mixing.advantage(rewards, advantage),
-        objective=objective,
-        trust_region=config.trust_region,
-        sample_from=sample_from,
-    )
 
 
 def processes_a_sample(config: PipelineConfig) -> int:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from pydantic import Field, model_validator
 
 from mmrl.config import ConfigError
-from mmrl.data.prompts import load_prompts
 from mmrl.policies.base import Policy
 from mmrl.policies.engine_config import ParityConfig, VllmConfig
 from mmrl.policies.lora import add_lora
-from mmrl.recipe import Advantage, Combine, Objective, PipelineConfig, Recipe
+from mmrl.recipe import Advantage, Combine, Objective, PipelineConfig, Recipe, build_recipe
 
 if TYPE_CHECKING:
     from mmrl.models.vlm import VlmModel
@@ -119,16 +119,6 @@ def vlm_recipe(
     objective: Objective,
     combine: Combine | None = None,
 ) -> Recipe:
-    """The parts that a method chose; rewards are mixed as the config says unless it does."""
-    weights = config.rewards.weights
-    return Recipe(
-        policy=policy,
-        prompts=load_prompts(config.prompts),
-        group_size=config.group_size,
-        rewards=config.rewards,
-        combine=combine or (lambda scores, step: config.mixing.combine(scores, weights, step)),
-        advantage=lambda rewards: config.mixing.advantage(rewards, advantage),
-        objective=objective,
-        trust_region=config.trust_region,
-        drop_overlong=config.drop_overlong,
-    )
+    """`build_recipe`, with overlong answers dropped where the config says so."""
+    recipe = build_recipe(config, policy, advantage=advantage, objective=objective, combine=combine)
+    return replace(recipe, drop_overlong=config.drop_overlong)

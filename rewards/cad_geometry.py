@@ -10,7 +10,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from mmrl.data.cad import judge, program_of
+from mmrl.data.cad import judge_answer
 from mmrl.reward import RewardConfig, rewards
 from mmrl.types import TextSample
 
@@ -30,9 +30,5 @@ class CadGeometry(RewardConfig):
         return torch.tensor([self._score(sample) for sample in samples])
 
     def _score(self, sample: TextSample) -> float:
-        if not sample.prompt.answer:
-            return math.nan
-        program = program_of(sample.text)
-        if program is None:
-            return 0.0
-        return judge(program, sample.prompt.answer, seconds=self.seconds).iou
+        found = judge_answer(sample.text, sample.prompt.answer, seconds=self.seconds)
+        return math.nan if found is None else found.iou

@@ -16,7 +16,13 @@ from torch import Tensor
 from mmrl.config import ConfigError
 from mmrl.data.video import uniform_indices
 from mmrl.models.reward_checkpoint import Checkpoint, modern, read_weights
-from mmrl.models.reward_tokens import RewardTokenModel, harmless, load_reward_tokens, resized
+from mmrl.models.reward_tokens import (
+    RewardTokenModel,
+    check_question,
+    harmless,
+    load_reward_tokens,
+    resized,
+)
 from mmrl.reward import RewardConfig, rewards
 from mmrl.types import VideoSample
 
@@ -43,13 +49,7 @@ class HpsV3(RewardConfig):
     @field_validator("question")
     @classmethod
     def _has_its_places(cls, path: Path) -> Path:
-        if not path.is_file():
-            raise ConfigError(f"{path}: no such file")
-        text = path.read_text("utf-8")
-        for part in ("{caption}", TOKEN):
-            if text.count(part) != 1:
-                raise ConfigError(f"{path}: needs {part} once, has it {text.count(part)} times")
-        return path
+        return check_question(path, [TOKEN])
 
     @cached_property
     def scorer(self) -> RewardTokenModel:

@@ -13,10 +13,10 @@ from jaxtyping import Float
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from mmrl.config import ConfigError
 from mmrl.models.reward_checkpoint import Checkpoint, newest_step, read_json
 from mmrl.models.reward_tokens import (
     RewardTokenModel,
+    check_question,
     frame_indices,
     harmless,
     load_reward_tokens,
@@ -58,13 +58,7 @@ class VideoAlign(RewardConfig):
     @field_validator("question")
     @classmethod
     def _has_its_places(cls, path: Path) -> Path:
-        if not path.is_file():
-            raise ConfigError(f"{path}: no such file")
-        text = path.read_text("utf-8")
-        for part in ("{caption}", *TOKENS):
-            if text.count(part) != 1:
-                raise ConfigError(f"{path}: needs {part} once, has it {text.count(part)} times")
-        return path
+        return check_question(path, TOKENS)
 
     @cached_property
     def config(self) -> dict[str, Any]:

@@ -77,6 +77,16 @@ def program_of(text: str) -> str | None:
     return program if "result" in program else None
 
 
+def judge_answer(text: str, reference: str | None, *, seconds: float) -> Judged | None:
+    """What became of the program in an answer; None without a reference to hold it to."""
+    if not reference:
+        return None
+    program = program_of(text)
+    if program is None:
+        return Judged(False, 0.0, "no program")
+    return judge(program, reference, seconds=seconds)
+
+
 @lru_cache(maxsize=4096)
 def judge(program: str, reference: str, *, seconds: float) -> Judged:
     """Run and compare; a program that fails or takes too long does not execute.

@@ -1,7 +1,8 @@
 """Do two mathematical answers have the same value? Asked of math-verify, in a process that can end.
 
-math-verify hands text to sympy, which may think for hours about one expression; it also sets alarms
-that only work in a main thread. So it runs in a worker that is killed past a time limit.
+math-verify hands text to sympy, which may think for hours about one expression, and its own time
+limit makes a slow comparison a wrong answer. So that limit is off, and it runs in a worker that is
+killed past ours.
 """
 
 from __future__ import annotations
@@ -28,18 +29,19 @@ class MathWorker:
         self.pipe: Connection | None = None
 
     def equal(self, reference: str, answer: str, *, seconds: float) -> bool | None:
-        r"""Whether the two have one value, "1/2" and "\frac{1}{2}" too; None past the time limit.
+        r"""Whether the two have one value, as "1/2" and "\frac{1}{2}" have.
 
-        ConfigError where math-verify is not installed.
+        None past the time limit, and where math-verify itself fails or its process ends: that says
+        nothing about the answer. ConfigError where math-verify is not installed.
         """
         with self.lock:
             pipe = self.pipe or self._start()
-            pipe.send((reference, answer))
-            if pipe.poll(seconds):
-                try:
+            try:
+                pipe.send((reference, answer))
+                if pipe.poll(seconds):
                     return pipe.recv()
-                except EOFError:
-                    pass
+            except (EOFError, OSError):
+                pass
             self.stop()
             return None
 
@@ -56,7 +58,6 @@ class MathWorker:
         self.process = context.Process(target=_work, args=(theirs,), daemon=True)
         self.process.start()
         theirs.close()
-        atexit.register(self.stop)
         if not self.pipe.poll(STARTUP_SECONDS):
             self.stop()
             raise TimeoutError(f"math-verify did not start within {STARTUP_SECONDS:g} s")
@@ -70,7 +71,9 @@ class MathWorker:
 @cache
 def shared_worker() -> MathWorker:
     """The one worker of this process; several rewards ask it in turn."""
-    return MathWorker()
+    worker = MathWorker()
+    atexit.register(worker.stop)
+    return worker
 
 
 def _work(pipe: Connection) -> None:
@@ -86,11 +89,13 @@ def _work(pipe: Connection) -> None:
         except EOFError:
             return
         try:
-            gold = math_verify.parse(_as_latex(reference))
-            found = math_verify.parse(_as_latex(answer))
-            pipe.send(bool(math_verify.verify(gold, found)))
+            gold, found = (
+                math_verify.parse(_as_latex(text), parsing_timeout=0)
+                for text in (reference, answer)
+            )
+            pipe.send(bool(math_verify.verify(gold, found, timeout_seconds=0)))
         except Exception:
-            pipe.send(False)
+            pipe.send(None)
 
 
 def _as_latex(text: str) -> str:

@@ -54,8 +54,8 @@ def compare(before: Result, after: Result, *, tie: float = 0.0) -> list[Comparis
 
 
 def _compare(name: str, pairs: Sequence[tuple[Row, Row]], level: float, tie: float) -> Comparison:
-    old = [_number(row.scores.get(name)) for row, _ in pairs]
-    new = [_number(row.scores.get(name)) for _, row in pairs]
+    old = [row.score(name) for row, _ in pairs]
+    new = [row.score(name) for _, row in pairs]
     groups = [row.group for row, _ in pairs]
     gaps = [y - x for x, y in zip(old, new, strict=True)]
     known = [index for index, gap in enumerate(gaps) if math.isfinite(gap)]
@@ -95,7 +95,3 @@ def _by_key(rows: Sequence[Row]) -> dict[Key, Row]:
         counts[place] = counts.get(place, 0) + 1
         found[(*place, counts[place])] = row
     return found
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)

@@ -75,10 +75,11 @@ def score_files(samples: Sequence[FileSample], rewards: RewardTable, *, rows: in
     for start in track(range(0, len(samples), rows), description="score", transient=True):
         part = samples[start : start + rows]
         loaded, errors = _load(part)
-        scores = rewards.score_samples([loaded[index] for index in sorted(loaded)])
+        scores = rewards.score_samples(list(loaded.values()))
+        places = {index: place for place, index in enumerate(loaded)}
         for index, sample in enumerate(part):
-            place = sorted(loaded).index(index) if index in loaded else None
-            found.append(_row(sample, groups[_identity(sample)], scores, place, errors.get(index)))
+            group, error = groups[_identity(sample)], errors.get(index)
+            found.append(_row(sample, group, scores, places.get(index), error))
     digest = hashlib.sha256("".join(row.sha256 or row.text or "" for row in found).encode())
     return Result({"files": len(found), "sha256": digest.hexdigest()}, describe(rewards), found)
 

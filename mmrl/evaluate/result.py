@@ -41,6 +41,11 @@ class Row:
     confidence: float | None = None
     """The model's own probability of being right, in [0, 1]."""
 
+    def score(self, name: str) -> float:
+        """One score as a number; NaN: could not be scored."""
+        value = self.scores.get(name)
+        return math.nan if value is None else float(value)
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -91,7 +96,7 @@ class Result:
         return found
 
     def _mean(self, name: str, where: str, rows: Sequence[Row]) -> Metric:
-        values = [_number(row.scores.get(name)) for row in rows]
+        values = [row.score(name) for row in rows]
         mean, low, high = bootstrap_ci(values, [row.group for row in rows], level=self.level)
         known = sum(map(math.isfinite, values))
         return Metric(name, where, mean, low, high, known, len(values) - known)
@@ -200,10 +205,6 @@ def _write(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
 
 
 def _plain(tree: dict[str, Any]) -> dict[str, Any]:

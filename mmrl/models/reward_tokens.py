@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -119,6 +120,17 @@ def at_tokens(
     if not bool((where.sum(1) == count).all()):
         raise ValueError(f"need exactly {count} reward tokens a row, got {where.sum(1).tolist()}")
     return rearrange(logits[where], "(b k) o -> b k o", k=count)
+
+
+def check_question(path: Path, tokens: Sequence[str]) -> Path:
+    """ConfigError unless the file holds {caption} and each reward token exactly once."""
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file")
+    text = path.read_text("utf-8")
+    for part in ("{caption}", *tokens):
+        if text.count(part) != 1:
+            raise ConfigError(f"{path}: needs {part} once, has it {text.count(part)} times")
+    return path
 
 
 def harmless(text: str) -> str:

@@ -1,18 +1,19 @@
-"""Generated tokens, and who may generate them besides the model itself."""
+"""Generated tokens, who may generate them besides the model itself, and what they say as text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
+from mmrl.config import ConfigError
 from mmrl.models.vlm import VlmModel
-from mmrl.types import Prompt
+from mmrl.types import Prompt, TextSample
 
 
 @dataclass(frozen=True)
@@ -57,3 +58,40 @@ def join(parts: Sequence[Answers]) -> Answers:
         for name in fields
     )
     return Answers(*joined)
+
+
+def check_template(template: str) -> None:
+    """ConfigError unless the template has a place for the prompt's text."""
+    if "{question}" not in template:
+        raise ConfigError(
+            f"has no {{question}} to put the prompt's text in: {template!r}", key="prompt_template"
+        )
+
+
+def prompts_of(part: slice, rows: int, group_size: int) -> slice:
+    """Which prompts the rows of `part` answer; whole groups only."""
+    start, stop, _ = part.indices(rows)
+    assert start % group_size == 0 and stop % group_size == 0, "a cut inside a group"
+    return slice(start // group_size, stop // group_size)
+
+
+def all_decisions(part: slice, length: int) -> None:
+    """ValueError for a part of an answer: each token hangs on all before it."""
+    if part != slice(0, length):
+        raise ValueError("the decisions of an answer are replayed together, not in parts")
+
+
+def text_samples(
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    ids: Int[Tensor, "B T"],
+    live: Bool[Tensor, "B T"],
+) -> list[TextSample]:
+    """Answers as text; an answer without its end token was cut off."""
+    samples = []
+    for prompt, row, mask in zip(prompts, ids, live, strict=True):
+        written = row[mask].tolist()
+        finished = bool(written) and written[-1] == tokenizer.eos_token_id
+        text = tokenizer.decode(written[:-1] if finished else written)
+        samples.append(TextSample(prompt, text, len(written), finished))
+    return samples

@@ -30,6 +30,7 @@ from mmrl.ops.latent_steps import (
     slots,
 )
 from mmrl.ops.weights import per_decision, per_sequence
+from mmrl.policies.answers import all_decisions, check_template, prompts_of, text_samples
 from mmrl.policies.latent_writing import Draws, Written, feed, join, write
 from mmrl.types import (
     FIRST_TURN,
@@ -56,22 +57,18 @@ class LatentReplay:
 
     def rows(self, part: slice) -> LatentReplay:
         """Whole groups only."""
-        start, stop, _ = part.indices(len(self.ids))
-        size = self.group_size
-        assert start % size == 0 and stop % size == 0, "a cut inside a group"
         return LatentReplay(
-            self.prompts[start // size : stop // size],
+            self.prompts[prompts_of(part, len(self.ids), self.group_size)],
             self.ids[part],
             self.latent[part],
             self.hidden[part],
             self.thoughts[part],
-            size,
+            self.group_size,
         )
 
     def decisions(self, part: slice) -> LatentReplay:
-        """A position hangs on all before it: only all of them can be replayed."""
-        if part != slice(0, self.ids.shape[1]):
-            raise ValueError("tokens and latents of an answer are replayed together, not in parts")
+        """All of them or none."""
+        all_decisions(part, self.ids.shape[1])
         return self
 
 
@@ -102,11 +99,7 @@ class LatentVlmPolicy:
     tokens: SpanTokens = field(init=False)
 
     def __post_init__(self) -> None:
-        if "{question}" not in self.prompt_template:
-            raise ConfigError(
-                f"has no {{question}} to put the prompt's text in: {self.prompt_template!r}",
-                key="prompt_template",
-            )
+        check_template(self.prompt_template)
         if self.variant == "released" and self.latent_sampling == "vmf":
             raise ConfigError(
                 "the release draws no latents; variant released needs latent_sampling: mode",
@@ -261,11 +254,4 @@ class LatentVlmPolicy:
         )
 
     def _samples(self, prompts: Sequence[Prompt], made: Written) -> list[TextSample]:
-        tokenizer, end = self.model.tokenizer, self.model.tokenizer.eos_token_id
-        samples = []
-        for prompt, ids, live in zip(prompts, made.ids, made.live, strict=True):
-            answer = ids[live].tolist()
-            finished = bool(answer) and answer[-1] == end
-            text = tokenizer.decode(answer[:-1] if finished else answer)
-            samples.append(TextSample(prompt, text, len(answer), finished))
-        return samples
+        return text_samples(self.model.tokenizer, prompts, made.ids, made.live)

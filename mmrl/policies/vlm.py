@@ -16,12 +16,19 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mmrl.config import ConfigError
 from mmrl.models.vlm import VlmModel
 from mmrl.models.vlm_family import VlmInputs
 from mmrl.ops.categorical import inverse_cdf, token_log_probs
 from mmrl.ops.weights import per_decision, per_sequence
-from mmrl.policies.answers import AnswerEngine, Answers, join
+from mmrl.policies.answers import (
+    AnswerEngine,
+    Answers,
+    all_decisions,
+    check_template,
+    join,
+    prompts_of,
+    text_samples,
+)
 from mmrl.policies.engine_config import ParityConfig
 from mmrl.policies.parity import settle
 from mmrl.types import FIRST_TURN, Actions, ActionStats, Prompt, Rollout, TextSample, Turn
@@ -39,15 +46,12 @@ class TokenReplay:
 
     def rows(self, part: slice) -> TokenReplay:
         """Whole groups only."""
-        start, stop, _ = part.indices(len(self.ids))
-        size = self.group_size
-        assert start % size == 0 and stop % size == 0, "a cut inside a group"
-        return TokenReplay(self.prompts[start // size : stop // size], self.ids[part], size)
+        asked = prompts_of(part, len(self.ids), self.group_size)
+        return TokenReplay(self.prompts[asked], self.ids[part], self.group_size)
 
     def decisions(self, part: slice) -> TokenReplay:
-        """Tokens hang on all tokens before them: only all of them can be replayed."""
-        if part != slice(0, self.ids.shape[1]):
-            raise ValueError("tokens of an answer are replayed together, not in parts")
+        """All of them or none."""
+        all_decisions(part, self.ids.shape[1])
         return self
 
 
@@ -75,11 +79,7 @@ class VlmPolicy:
     module: nn.Module = field(init=False)
 
     def __post_init__(self) -> None:
-        if "{question}" not in self.prompt_template:
-            raise ConfigError(
-                f"has no {{question}} to put the prompt's text in: {self.prompt_template!r}",
-                key="prompt_template",
-            )
+        check_template(self.prompt_template)
         self.module = self.model.module
 
     def to(self, device: torch.device) -> None:
@@ -222,14 +222,7 @@ class VlmPolicy:
         return Answers(torch.stack(ids, 1), torch.stack(log_probs, 1), torch.stack(masks, 1))
 
     def _samples(self, prompts: Sequence[Prompt], answers: Answers) -> list[TextSample]:
-        tokenizer, end = self.model.tokenizer, self.model.tokenizer.eos_token_id
-        samples = []
-        for prompt, ids, mask in zip(prompts, answers.ids, answers.mask, strict=True):
-            written = ids[mask > 0].tolist()
-            finished = bool(written) and written[-1] == end
-            text = tokenizer.decode(written[:-1] if finished else written)
-            samples.append(TextSample(prompt, text, len(written), finished))
-        return samples
+        return text_samples(self.model.tokenizer, prompts, answers.ids, answers.mask > 0)
 
 
 def _sampler(seeds: Sequence[int], group_size: int, temperature: float) -> Draw:

@@ -13,9 +13,9 @@ from mmrl.objectives.awm import Awm as AwmObjective
 from mmrl.objectives.grpo import Clip
 from mmrl.policies.matching import MatchingPolicy, generated
 from mmrl.policies.video_config import GridConfig
-from mmrl.recipe import Recipe, pipelines
+from mmrl.recipe import Recipe, build_recipe, pipelines
 from mmrl.trust_region.schedule import EmaAnchor, TrustRegion
-from mmrl.video_recipe import VideoPipelineConfig, build_policy, video_recipe
+from mmrl.video_recipe import VideoPipelineConfig, build_policy
 
 
 @pipelines.register("awm")
@@ -34,7 +34,7 @@ class Awm(VideoPipelineConfig):
     def build(self) -> Recipe:
         """The parts of AWM."""
         policy = MatchingPolicy(build_policy(self, self.sampling), generated, self.num_levels)
-        return video_recipe(
+        return build_recipe(
             self,
             policy,
             advantage=lambda rewards: group_normalized(rewards, std="population", eps=1e-4),

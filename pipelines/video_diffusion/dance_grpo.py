@@ -9,8 +9,8 @@ from __future__ import annotations
 from mmrl.advantages import group_normalized
 from mmrl.objectives.grpo import Clip, Grpo
 from mmrl.policies.video_config import SamplingConfig
-from mmrl.recipe import Recipe, pipelines
-from mmrl.video_recipe import VideoPipelineConfig, build_policy, video_recipe
+from mmrl.recipe import Recipe, build_recipe, pipelines
+from mmrl.video_recipe import VideoPipelineConfig, build_policy
 
 
 @pipelines.register("dance_grpo")
@@ -33,7 +33,7 @@ class DanceGrpo(VideoPipelineConfig):
 
     def build(self) -> Recipe:
         """The parts of DanceGRPO."""
-        return video_recipe(
+        return build_recipe(
             self,
             build_policy(self, self.sampling),
             advantage=lambda rewards: group_normalized(rewards, std="sample", eps=1e-8).clamp(

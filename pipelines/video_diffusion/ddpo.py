@@ -13,8 +13,8 @@ from mmrl.config import ConfigError
 from mmrl.objectives.grpo import Clip, Grpo
 from mmrl.objectives.reinforce import Reinforce
 from mmrl.policies.video_config import SamplingConfig
-from mmrl.recipe import Recipe, pipelines
-from mmrl.video_recipe import VideoPipelineConfig, build_policy, video_recipe
+from mmrl.recipe import Recipe, build_recipe, pipelines
+from mmrl.video_recipe import VideoPipelineConfig, build_policy
 
 
 @pipelines.register("ddpo")
@@ -37,7 +37,7 @@ class Ddpo(VideoPipelineConfig):
                 key="train.updates_per_rollout",
             )
         clip = Grpo({"denoise": Clip(self.clip, self.clip)})
-        return video_recipe(
+        return build_recipe(
             self,
             build_policy(self, self.sampling),
             advantage=lambda rewards: group_normalized(rewards, std="population", eps=1e-6).clamp(

@@ -15,9 +15,9 @@ from mmrl.objectives.diffusion_dpo import DiffusionDpo as DpoObjective
 from mmrl.policies.matching import MatchingPolicy
 from mmrl.policies.recorded import recorded_pairs
 from mmrl.policies.video_config import GridConfig
-from mmrl.recipe import Recipe, pipelines
+from mmrl.recipe import Recipe, build_recipe, pipelines
 from mmrl.trust_region.schedule import FixedAnchor, TrustRegion
-from mmrl.video_recipe import VideoPipelineConfig, build_policy, need_anchor, video_recipe
+from mmrl.video_recipe import VideoPipelineConfig, build_policy, need_anchor
 
 
 @pipelines.register("diffusion_dpo")
@@ -38,7 +38,7 @@ class DiffusionDpo(VideoPipelineConfig):
         policy = MatchingPolicy(
             build_policy(self, self.sampling), recorded_pairs, self.num_levels, shared_noise=True
         )
-        return video_recipe(
+        return build_recipe(
             self,
             policy,
             advantage=preferred_first,

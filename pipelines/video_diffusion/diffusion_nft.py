@@ -6,6 +6,8 @@ those of high reward and pushed off those of low. The EMA anchor samples, as in 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from pydantic import Field
@@ -15,9 +17,9 @@ from mmrl.advantages import batch_normalized, centered
 from mmrl.objectives.nft import Nft
 from mmrl.policies.matching import MatchingPolicy, generated
 from mmrl.policies.video_config import GridConfig
-from mmrl.recipe import Recipe, pipelines
+from mmrl.recipe import Recipe, build_recipe, pipelines
 from mmrl.trust_region.schedule import EmaAnchor, TrustRegion
-from mmrl.video_recipe import VideoPipelineConfig, build_policy, need_anchor, video_recipe
+from mmrl.video_recipe import VideoPipelineConfig, build_policy, need_anchor
 
 
 @pipelines.register("diffusion_nft")
@@ -38,13 +40,13 @@ class DiffusionNft(VideoPipelineConfig):
         """The parts of DiffusionNFT."""
         need_anchor(self, "ema", "the old policy that samples is an EMA of the new one")
         policy = MatchingPolicy(build_policy(self, self.sampling), generated, self.num_levels)
-        return video_recipe(
+        recipe = build_recipe(
             self,
             policy,
             advantage=self.advantage,
             objective=Nft(beta=self.beta, advantage_clip=self.max_advantage),
-            sample_from="ema",
         )
+        return replace(recipe, sample_from="ema")
 
     def advantage(self, rewards: Float[Tensor, "P G"]) -> Float[Tensor, "P G"]:
         """(R - mean of the group) / std of the whole batch; 0 where nothing was scored."""

@@ -17,9 +17,9 @@ from mmrl.config import ConfigError
 from mmrl.objectives.score_ascent import ScoreAscent
 from mmrl.policies.backprop import BackpropPolicy
 from mmrl.policies.video_config import GridConfig
-from mmrl.recipe import Recipe, pipelines
+from mmrl.recipe import Recipe, build_recipe, pipelines
 from mmrl.types import VideoSample
-from mmrl.video_recipe import VideoPipelineConfig, build_policy, video_recipe
+from mmrl.video_recipe import VideoPipelineConfig, build_policy
 
 
 @pipelines.register("draft_k")
@@ -39,7 +39,7 @@ class DraftK(VideoPipelineConfig):
             raise ConfigError("a reward's gradient has no KL to an anchor", key="trust_region")
         self.rewards.check_differentiable()
         policy = build_policy(self, self.sampling)
-        return video_recipe(
+        return build_recipe(
             self,
             BackpropPolicy(policy, self.score, self.last_steps),
             advantage=torch.zeros_like,

@@ -9,9 +9,9 @@ from __future__ import annotations
 from mmrl.advantages import group_normalized
 from mmrl.objectives.grpo import Clip, Grpo
 from mmrl.policies.video_config import SamplingConfig
-from mmrl.recipe import Recipe, pipelines
+from mmrl.recipe import Recipe, build_recipe, pipelines
 from mmrl.trust_region.schedule import FixedAnchor, TrustRegion
-from mmrl.video_recipe import VideoPipelineConfig, build_policy, video_recipe
+from mmrl.video_recipe import VideoPipelineConfig, build_policy
 
 
 @pipelines.register("flow_grpo")
@@ -27,7 +27,7 @@ class FlowGrpo(VideoPipelineConfig):
 
     def build(self) -> Recipe:
         """The parts of Flow-GRPO."""
-        return video_recipe(
+        return build_recipe(
             self,
             build_policy(self, self.sampling),
             advantage=lambda rewards: group_normalized(rewards, std="population", eps=1e-4).clamp(

@@ -14,9 +14,9 @@ from mmrl.diffusion.timestep_weights import mean_one
 from mmrl.objectives.grpo import Clip
 from mmrl.objectives.guard import Guard
 from mmrl.policies.video_config import SamplingConfig
-from mmrl.recipe import Recipe, pipelines
+from mmrl.recipe import Recipe, build_recipe, pipelines
 from mmrl.trust_region.schedule import FixedAnchor, TrustRegion
-from mmrl.video_recipe import VideoPipelineConfig, build_policy, video_recipe
+from mmrl.video_recipe import VideoPipelineConfig, build_policy
 
 
 @pipelines.register("grpo_guard")
@@ -31,7 +31,7 @@ class GrpoGuard(VideoPipelineConfig):
 
     def build(self) -> Recipe:
         """The parts of GRPO-Guard."""
-        return video_recipe(
+        return build_recipe(
             self,
             build_policy(self, self.sampling, scales=inverse_lengths),
             advantage=lambda rewards: group_normalized(rewards, std="population", eps=1e-4).clamp(

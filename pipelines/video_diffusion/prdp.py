@@ -13,9 +13,9 @@ from pydantic import Field
 
 from mmrl.objectives.prdp import Prdp as PrdpObjective
 from mmrl.policies.video_config import SamplingConfig
-from mmrl.recipe import Recipe, pipelines
+from mmrl.recipe import Recipe, build_recipe, pipelines
 from mmrl.trust_region.schedule import FixedAnchor, TrustRegion
-from mmrl.video_recipe import VideoPipelineConfig, build_policy, need_anchor, video_recipe
+from mmrl.video_recipe import VideoPipelineConfig, build_policy, need_anchor
 
 
 @pipelines.register("prdp")
@@ -38,7 +38,7 @@ class Prdp(VideoPipelineConfig):
     def build(self) -> Recipe:
         """The parts of PRDP."""
         need_anchor(self, "fixed", "log-ratios are measured against the pretrained model")
-        return video_recipe(
+        return build_recipe(
             self,
             build_policy(self, self.sampling),
             advantage=lambda rewards: rewards,

@@ -13,9 +13,9 @@ from mmrl.advantages import group_normalized
 from mmrl.diffusion.equalizer import equalizer_scales
 from mmrl.objectives.grpo import Clip, Grpo
 from mmrl.policies.video_config import SamplingConfig
-from mmrl.recipe import Recipe, pipelines
+from mmrl.recipe import Recipe, build_recipe, pipelines
 from mmrl.trust_region.schedule import PeriodicAnchor, StepwiseAnchor, TrustRegion
-from mmrl.video_recipe import VideoPipelineConfig, build_policy, video_recipe
+from mmrl.video_recipe import VideoPipelineConfig, build_policy
 
 DUAL_ANCHOR = TrustRegion(
     periodic=PeriodicAnchor(coefficient=1e-2, refresh_every=10),
@@ -50,7 +50,7 @@ class SageGrpo(VideoPipelineConfig):
                 variant=self.sampling.variant,
                 normalize=self.equalize_mean,
             )
-        return video_recipe(
+        return build_recipe(
             self,
             build_policy(self, self.sampling, scales=scales),
             advantage=lambda rewards: group_normalized(rewards, std="population", eps=1e-6).clamp(

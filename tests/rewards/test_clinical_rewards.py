@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from mmrl.data.boxed import boxes, last_box
+from mmrl.data.math_equal import MathWorker
 from mmrl.evaluate.calibration import brier, expected_calibration_error
 from mmrl.reward import load_reward
 from mmrl.types import Prompt, TextSample
@@ -147,13 +148,33 @@ def test_math_answers_are_compared_by_value(answer: str, reference: str, expecte
     assert score("math_answer", answer, reference, seconds=30.0) == expected
 
 
+ENDLESS = "123456789123!"
+"""sympy multiplies this one out."""
+
+
 def test_a_comparison_past_its_time_is_no_score_and_the_next_one_works() -> None:
-    reward = load_reward("math_answer", seconds=3.0)
-    huge = TextSample(Prompt("q", answer="9**9**9**9"), "\\boxed{9^{9^{9^{9}}}}")
-    fine = TextSample(Prompt("q", answer="4"), "\\boxed{4}")
-    slow = reward([huge])[0].item()
-    assert math.isnan(slow) or slow == 0.0
-    assert load_reward("math_answer", seconds=30.0)([fine])[0] == 1.0
+    worker = MathWorker()
+    assert worker.equal("4", "4", seconds=30.0) is True
+    first = worker.process
+    assert worker.equal(ENDLESS, "8", seconds=2.0) is None
+    assert first is not None and not first.is_alive()
+    assert worker.equal("4", "5", seconds=30.0) is False
+    worker.stop()
+
+
+def test_a_worker_that_was_killed_is_no_wrong_answer_and_is_started_again() -> None:
+    worker = MathWorker()
+    assert worker.equal("4", "4", seconds=30.0) is True
+    assert worker.process is not None
+    worker.process.kill()
+    worker.process.join()
+    assert worker.equal("4", "4", seconds=30.0) is None
+    assert worker.equal("4", "4", seconds=30.0) is True
+    worker.stop()
+
+
+def test_a_slow_comparison_scores_nan_and_so_does_a_prompt_without_a_reference() -> None:
+    assert math.isnan(score("math_answer", "\\boxed{8}", ENDLESS, seconds=2.0))
     assert math.isnan(score("math_answer", "\\boxed{4}", None))
 
 
