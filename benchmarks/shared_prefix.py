@@ -1,4 +1,4 @@
-"""How much a shared prefix saves: `python benchmarks/shared_prefix.py [--trl] [--repeats N]`.
+"""How much a shared prefix saves: `python -m benchmarks.shared_prefix [--trl] [--repeats N]`.
 
 One picture of 256 image tokens, G = 8 answers of 64 tokens, a Qwen2-VL of 37 M parameters with
 random weights. Both ways do the same work on the same answers: the shared prefix runs picture and
@@ -12,27 +12,19 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import torch
-from PIL import Image
 
+from benchmarks.vlm_peer import build, clock, trl_seconds
 from mmrl.advantages import group_normalized
-from mmrl.models.vlm_loader import adapt
 from mmrl.objectives.grpo import Clip, Grpo
 from mmrl.policies.vlm import TokenReplay, VlmPolicy
 from mmrl.types import ActionStats, Prompt, Rollout
-from pipelines.tiny.qwen2_5_vl import build_processor
-from pipelines.tiny.qwen_models import SPECIAL, Size, build_model
 
 GROUP, NEW_TOKENS, SIDE = 8, 64, 448
-QUESTION = "Describe the picture, then say which of the four options is right and why. " * 2
-SIZE, VOCABULARY = Size(width=512, layers=6, vision=4), 16_384
-clock = time.perf_counter if torch.cuda.is_available() else time.process_time
 
 
 def main() -> None:
@@ -42,24 +34,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        policy, prompt = setup(Path(folder))
+        model, prompt = build(Path(folder), SIDE)
+        policy = VlmPolicy(model, max_new_tokens=NEW_TOKENS, rows=GROUP)
         report(policy, prompt, arguments.repeats)
         if arguments.trl:
-            trl_step(policy, prompt, arguments.repeats, Path(folder))
-
-
-def setup(folder: Path) -> tuple[VlmPolicy, Prompt]:
-    """The model with random weights, which hardly ever draws its end token, and a noise picture."""
-    torch.manual_seed(0)
-    processor = build_processor([QUESTION])
-    processor.image_processor.size = {"shortest_edge": SIDE**2, "longest_edge": SIDE**2}
-    tokenizer = processor.tokenizer
-    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL}
-    model = adapt(build_model("qwen2_vl", ids, VOCABULARY, SIZE).eval(), processor)
-    path = folder / "noise.png"
-    Image.effect_noise((SIDE, SIDE), 80).convert("RGB").save(path)
-    policy = VlmPolicy(model, max_new_tokens=NEW_TOKENS, rows=GROUP)
-    return policy, Prompt(QUESTION, (path,))
+            times = trl_seconds(model, prompt, GROUP, NEW_TOKENS, arguments.repeats, Path(folder))
+            print(f"TRL GRPOTrainer, whole step {statistics.median(times):6.2f} s")
 
 
 def report(policy: VlmPolicy, prompt: Prompt, repeats: int) -> None:
@@ -170,60 +150,6 @@ def measure(ways: tuple[Callable[[], None], ...], repeats: int) -> list[float]:
             if repeat:
                 times.append(clock() - began)
     return [statistics.median(times) for times in found]
-
-
-def trl_step(policy: VlmPolicy, prompt: Prompt, steps: int, folder: Path) -> None:
-    """Seconds a step of TRL's GRPOTrainer: one prompt, the same model, group and lengths."""
-    try:
-        from trl import GRPOConfig, GRPOTrainer  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        print(f"TRL is not here ({error}); `pip install trl`, then run again")
-        return
-    times: list[float] = []
-
-    def reward(completions, **_) -> list[float]:
-        times.append(clock())
-        return [float(index) for index in range(len(completions))]
-
-    trainer = GRPOTrainer(
-        model=policy.module,
-        processing_class=policy.model.processor,
-        reward_funcs=reward,
-        train_dataset=trl_rows(prompt, 8),
-        args=GRPOConfig(
-            output_dir=str(folder),
-            per_device_train_batch_size=GROUP,
-            num_generations=GROUP,
-            max_completion_length=NEW_TOKENS,
-            generation_kwargs={"min_new_tokens": NEW_TOKENS},
-            max_steps=steps + 2,
-            beta=0.0,
-            learning_rate=1e-6,
-            use_cpu=not torch.cuda.is_available(),
-            bf16=False,
-            gradient_checkpointing=False,
-            save_strategy="no",
-            report_to="none",
-        ),
-    )
-    trainer.train()
-    gaps = [after - before for before, after in pairwise(times[1:])]
-    print(f"TRL GRPOTrainer, whole step {statistics.median(gaps):6.2f} s")
-
-
-def trl_rows(prompt: Prompt, count: int):
-    """The prompt `count` times; its own fingerprint spares datasets from pickling the table."""
-    from datasets import Dataset, DatasetInfo, Features, Value  # pyright: ignore
-    from datasets import Image as ImageFeature  # pyright: ignore
-    from datasets.table import InMemoryTable  # pyright: ignore
-
-    message = {"role": "user", "content": prompt.text}
-    picture = {"bytes": prompt.images[0].read_bytes(), "path": None}
-    columns = {"prompt": [[message]] * count, "image": [picture] * count}
-    text = [{"role": Value("string"), "content": Value("string")}]
-    features = Features({"prompt": text, "image": ImageFeature()})
-    table = InMemoryTable.from_pydict(columns).cast(features.arrow_schema)
-    return Dataset(table, info=DatasetInfo(features=features), fingerprint="shared_prefix")
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ def _print_memory(found: Estimate) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from mmrl.doctor import PLACES
+    from mmrl.doctor.items import PLACES
 
     def cells(values: Iterable[int]) -> list[str]:
         return [f"{value / 2**20:,.1f}" if value else "" for value in values]
@@ -147,6 +147,8 @@ def _print_memory(found: Estimate) -> None:
     table.add_section()
     table.add_row("total", *cells(found.total(place) for place in PLACES), style="bold")
     Console().print(table)
+    if found.assumed:
+        typer.echo(f"assumed: {found.assumed}")
 
 
 def main() -> None:

@@ -90,12 +90,17 @@ def build_vlm(config: VlmPipelineConfig) -> VlmModel:
 
     dtype = getattr(torch, config.precision)
     model = load_vlm(config.model, dtype=dtype, quantization=config.quantization)
+    choose_trained(model, config)
+    return model
+
+
+def choose_trained(model: VlmModel, config: VlmPipelineConfig) -> None:
+    """Add the adapters of the config, or freeze what it wants frozen."""
     if config.lora:
         without = model.vision if config.freeze_vision else ()
         add_lora(model.module, config.lora, seed=config.train.seed, without=without)
     elif config.freeze_vision:
         model.freeze_vision()
-    return model
 
 
 def _start_vllm(config: VlmPipelineConfig, model: VlmModel) -> VllmEngine:

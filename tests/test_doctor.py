@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,23 +13,22 @@ import torch
 from torch import Tensor, nn
 
 from mmrl.config import ConfigError
-from mmrl.doctor import (
-    Estimate,
-    activation_elements,
-    decode_peak,
-    denoiser_blocks,
-    denoiser_tokens,
-    estimate,
-)
-from mmrl.models.meta import PeakBytes, meta_video_model
-from mmrl.models.pipeline import freeze_all_but_denoiser, load_video_model
+from mmrl.doctor import estimate
+from mmrl.doctor.items import Estimate, activation_elements
+from mmrl.doctor.video import decode_peak, denoiser_blocks
+from mmrl.doctor.vlm import weight_bytes
+from mmrl.models.meta import PeakBytes, meta_video_model, meta_vlm
+from mmrl.models.pipeline import denoiser_tokens, freeze_all_but_denoiser, load_video_model
 from mmrl.policies.lora import LoraConfig, add_lora
 from mmrl.policies.video_model import VideoModel, VideoSize
+from mmrl.policies.vlm import VlmPolicy
 from mmrl.train.loop import load_config
+from mmrl.vlm_recipe import VlmPipelineConfig, choose_trained
 from tests.models.tiny_images import FAMILIES
 from tests.models.tiny_pipelines import FAMILIES as VIDEO_FAMILIES
 from tests.tiny import ROOT, video_config, vlm_config
-from tests.tiny_vlm import noise_prompts, random_policy
+from tests.tiny_vlm import FAMILIES as VLM_FAMILIES
+from tests.tiny_vlm import Family, noise_prompts, random_policy
 
 WAN = str(ROOT / "assets/tiny-wan")
 FACTOR = 1.5
@@ -197,39 +197,83 @@ def test_less_precision_and_checkpointing_take_less(tmp_path: Path) -> None:
     assert 0 < bytes_of(half, "transformer")["update"] < bytes_of(plain, "transformer")["update"]
 
 
-@pytest.mark.parametrize("adapter", [False, True], ids=["full", "lora"])
-def test_a_vlms_peak_is_what_the_formula_says(
-    adapter: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The real prompts' tokens in the place of the assumed ones; 64 patches make 16 of them."""
-    answers, group = 96, 8
-    policy = random_policy("qwen2_5_vl")
-    policy.model.save_pretrained(tmp_path / "model")
-    tree = vlm_config(tmp_path / "run", tmp_path) | {
-        "model": str(tmp_path / "model"),
-        "group_size": group,
-        "max_new_tokens": answers,
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
+VLM_LORA = {"rank": 4, "alpha": 4, "targets": list(TARGETS)}
+WAYS = {
+    "full": {},
+    "lora": {"lora": VLM_LORA},
+    "frozen vision": {"freeze_vision": True},
+    "checkpointing": {"gradient_checkpointing": True},
+}
+
+
+def vlm_tree(folder: Path, policy: VlmPolicy, changes: dict[str, object]) -> dict:
+    """A config for the policy's model: two groups of eight answers of 96 tokens."""
+    policy.model.save_pretrained(folder / "model")
+    tree = vlm_config(folder / "run", folder) | {
+        "model": str(folder / "model"),
+        "group_size": 8,
+        "max_new_tokens": 96,
     }
-    tree["train"] = tree["train"] | {"rows": 2 * group}
-    targets = ("q_proj", "k_proj", "v_proj", "o_proj")
-    if adapter:
-        tree["lora"] = {"rank": 4, "alpha": 4, "targets": list(targets)}
-        add_lora(policy.module, LoraConfig(rank=4, alpha=4, targets=targets), seed=0)
+    return tree | {"train": tree["train"] | {"rows": 16}} | changes
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("family", VLM_FAMILIES)
+def test_a_vlms_peak_is_what_the_formula_says(
+    family: Family, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real prompts' tokens in the place of the assumed ones."""
+    policy = random_policy(family)
+    config = load_config(vlm_tree(tmp_path, policy, WAYS[way]))
+    assert isinstance(config, VlmPipelineConfig)
+    choose_trained(policy.model, config)
+    policy = replace(policy, gradient_checkpointing=config.gradient_checkpointing)
     inputs = policy.model.inputs(noise_prompts(tmp_path)[:2], "{question}")
-    monkeypatch.setattr("mmrl.doctor.IMAGE_TOKENS", 16)
-    monkeypatch.setattr("mmrl.doctor.PROMPT_TOKENS", len(inputs[0].ids) - 16)
-    found = estimate(load_config(tree))
+    images = int(inputs[0].types.sum())
+    monkeypatch.setattr("mmrl.doctor.vlm.IMAGE_TOKENS", images)
+    monkeypatch.setattr("mmrl.doctor.vlm.PROMPT_TOKENS", len(inputs[0].ids) - images)
+    found = estimate(config)
     weights = list(policy.module.parameters())
-    ids = torch.full((2 * group, answers), 7)
-    with PeakBytes([ids, *weights]) as peak:
-        policy.answer_log_probs(inputs, ids, group).sum().backward()
+    ids = torch.full((16, 96), 7)
+    if not policy.model.vision_learns:
+        inputs = policy.model.look(inputs)
+    known = [part.features.tokens for part in inputs if part.features]
+    with PeakBytes([ids, *weights, *known]) as peak:
+        policy.answer_log_probs(inputs, ids, 8).sum().backward()
     gradients = sum(4 * p.grad.numel() for p in weights if p.grad is not None)
     names = ("keys and values", "activations, language", "activations, vision", "logits")
-    expected = sum(bytes_of(found, name)["update"] for name in names)
-    assert found.parameters["model"] + (found.parameters["trained"] if adapter else 0) == sum(
+    more = ("mask of packed rows",) if config.gradient_checkpointing else ()
+    expected = sum(bytes_of(found, name).get("update", 0) for name in (*names, *more))
+    assert found.parameters["model"] + (found.parameters["trained"] if config.lora else 0) == sum(
         p.numel() for p in weights
     )
     assert 1 / FACTOR < (peak.peak - gradients) / expected < FACTOR
+
+
+def test_a_tower_at_rest_keeps_only_its_features(tmp_path: Path) -> None:
+    tree = vlm_tree(tmp_path, random_policy("qwen2_5_vl"), {})
+    learns, rests = (estimate(load_config({**tree, "freeze_vision": v})) for v in (False, True))
+    prompts, width = tree["train"]["prompts_per_step"], 64
+    assert bytes_of(rests, "image features")["update"] == prompts * 256 * width * 4
+    assert "update" not in bytes_of(rests, "activations, vision")
+    assert "update" in bytes_of(learns, "activations, vision")
+    assert rests.assumed == "prompts of 128 text and 256 image tokens"
+
+
+def test_four_bits_count_the_text_models_linear_layers_alone(tmp_path: Path) -> None:
+    policy = random_policy("qwen2_5_vl")
+    policy.model.save_pretrained(tmp_path)
+    model = meta_vlm(str(tmp_path), dtype=torch.bfloat16)
+    linear = sum(
+        layer.weight.numel()
+        for layer in policy.module.model.language_model.modules()
+        if isinstance(layer, nn.Linear)
+    )
+    whole = 2 * sum(p.numel() for p in policy.module.parameters())
+    assert weight_bytes(model, four_bits=False) == whole
+    saved = whole - weight_bytes(model, four_bits=True)
+    assert saved / linear == pytest.approx(2 - 0.5159, abs=1e-3)
 
 
 def test_a_hub_id_that_is_not_cached_is_refused_and_never_downloaded(tmp_path: Path) -> None:

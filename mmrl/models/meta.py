@@ -24,6 +24,8 @@ from torch.utils._pytree import tree_leaves
 from mmrl.config import ConfigError
 from mmrl.models.folder import check_model_folder
 from mmrl.models.pipeline import ADAPTERS, freeze_all_but_denoiser, make_adapter
+from mmrl.models.vlm import VlmModel
+from mmrl.models.vlm_loader import adapter_of
 from mmrl.policies.video_model import VideoModel, VideoSize
 
 
@@ -62,12 +64,13 @@ def meta_video_model(
     return make_adapter(pipeline, size, told=told)
 
 
-def meta_vlm(path: str, *, dtype: torch.dtype) -> transformers.PreTrainedModel:
-    """A vision-language model of transformers with shapes and no numbers."""
-    folder = config_folder(path, "config.json")
-    config = transformers.AutoConfig.from_pretrained(folder)
+def meta_vlm(path: str, *, dtype: torch.dtype) -> VlmModel:
+    """A vision-language model with shapes and no numbers, and without a processor."""
+    config = transformers.AutoConfig.from_pretrained(config_folder(path, "config.json"))
+    family = adapter_of(config.model_type, path)
     with torch.device("meta"):
-        return transformers.AutoModelForImageTextToText.from_config(config, dtype=dtype)
+        module = transformers.AutoModelForImageTextToText.from_config(config, dtype=dtype)
+    return VlmModel(module, None, family)
 
 
 def _part(folder: Path, library: str | None, name: str | None, *, dtype: torch.dtype) -> object:
