@@ -18,6 +18,9 @@ State = Float[Tensor, "B ..."]
 NetworkOutput = Prediction | Literal["velocity"]
 """What the denoiser says: the velocity of a flow, or one of the three forms of DDPM models."""
 
+FIRST_LEVEL_SLACK = 1e-5
+"""How far from 1 the first noise level of a flow may lie and still be pure noise."""
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -33,8 +36,15 @@ class Schedule:
 
     @classmethod
     def flow(cls, sigmas: Float[Tensor, " N1"]) -> Schedule:
-        """A flow model is fed 1000 sigma."""
-        return cls(sigmas, 1000 * sigmas[:-1])
+        """A flow model is fed 1000 sigma; a first level within FIRST_LEVEL_SLACK of 1 is 1.
+
+        UniPC of diffusers, which Wan's folders name, begins at 0.999999: the rules for the pole of
+        flow's and SAGE's diffusion at 1 are meant for that level.
+        """
+        levels = sigmas.clone()
+        if abs(levels[0].item() - 1) < FIRST_LEVEL_SLACK:
+            levels[0] = 1.0
+        return cls(levels, 1000 * levels[:-1])
 
     @classmethod
     def shifted(cls, num_steps: int, shift: float) -> Schedule:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmrl.diffusion.plan import StepPlan
-from mmrl.diffusion.sampler import sample_path, step_transition
+from mmrl.diffusion.sampler import Schedule, sample_path, step_transition
 from mmrl.diffusion.sigmas import shifted_sigmas
 from mmrl.diffusion.transitions import TransitionKind
 from mmrl.ops.gaussian import log_prob
@@ -118,3 +118,14 @@ def test_marks_for_another_number_of_steps_are_refused() -> None:
             stochastic=[True] * 3,
             noise=normal,
         )
+
+
+@pytest.mark.parametrize(
+    ("first", "read"), [(0.999999, 1.0), (1.0000001, 1.0), (1.0, 1.0), (0.9998, 0.9998)]
+)
+def test_a_first_level_a_hair_from_pure_noise_is_pure_noise(first: float, read: float) -> None:
+    sigmas = torch.tensor([first, 0.5, 0.0], dtype=torch.float64)
+    schedule = Schedule.flow(sigmas)
+    assert schedule.levels.tolist() == [read, 0.5, 0.0]
+    assert schedule.timesteps.tolist() == [1000 * read, 500.0]
+    assert sigmas[0] == first

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from diffusers import WanPipeline
+from diffusers import UniPCMultistepScheduler, WanPipeline
 
 from mmrl.diffusion.plan import StepPlan
+from mmrl.diffusion.transitions import TransitionKind
 from mmrl.models.pipeline import load_video_model
 from mmrl.policies.lora import LoraConfig, add_lora
 from mmrl.policies.noise import GroupNoise
@@ -52,6 +54,23 @@ def test_deterministic_sampling_equals_the_pipelines_own_call(guidance: float) -
     ).frames[0]
     expected = torch.from_numpy(np.asarray(theirs)).permute(0, 3, 1, 2)
     torch.testing.assert_close(video, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["flow", "sage", "dance", "cps", "bridge"])
+def test_the_scheduler_that_wan_ships_rolls_out_states_of_normal_size(kind: TransitionKind) -> None:
+    """UniPC begins at sigma 0.999999, where flow's first std would be 200 and not eta."""
+    ours = policy()
+    ours.sampling = replace(ours.sampling, kind=kind, eta=0.7)
+    ours.model.pipeline.scheduler = UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+    )
+    schedule = ours.schedule(4)
+    assert (schedule.levels[0], schedule.timesteps[0]) == (1.0, 1000.0)
+    rollout = ours.rollout([PROMPT], 4, [5])
+    behavior = rollout.behavior["denoise"]
+    assert behavior.scale is not None and behavior.scale.max() < 1.5
+    assert 0.3 < rollout.replay.after.square().mean().sqrt() < 3.0
+    assert torch.equal(ours.evaluate(rollout)["denoise"].log_probs, behavior.log_probs)
 
 
 def test_shared_first_noise_is_one_noise_per_group() -> None:
