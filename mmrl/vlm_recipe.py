@@ -61,6 +61,17 @@ class VlmPipelineConfig(PipelineConfig):
             )
         return self
 
+    @model_validator(mode="after")
+    def _samples_of_a_prompt_differ(self) -> VlmPipelineConfig:
+        asked = self.evaluate.samples_per_prompt if self.evaluate else 1
+        if asked > 1 and self.eval_temperature == 0:
+            raise ConfigError(
+                f"{asked} samples of a prompt are one and the same answer at eval_temperature 0; "
+                "set eval_temperature above 0, or samples_per_prompt to 1",
+                key="evaluate.samples_per_prompt",
+            )
+        return self
+
 
 def build_vlm_policy(config: VlmPipelineConfig, *, template: str = "{question}") -> VlmPolicy:
     """The model of the config as a policy, with its adapters and its engine if it has any.

@@ -67,3 +67,14 @@ def test_four_bits_and_vllm_are_refused_together(tmp_path: Path) -> None:
 def test_an_engine_that_nobody_knows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"rollout_engine.*'transformers' or 'vllm'"):
         load_config(shrunk_config("med_r1", tmp_path, "rollout_engine=sglang"))
+
+
+@pytest.mark.parametrize("pipeline", ["med_r1", "hylar"])
+def test_several_samples_of_a_prompt_need_a_temperature(tmp_path: Path, pipeline: str) -> None:
+    several = "evaluate={prompts: held_out.jsonl, samples_per_prompt: 4}"
+    with pytest.raises(
+        ConfigError, match=r"^evaluate.samples_per_prompt: 4 samples .* set eval_temperature above"
+    ):
+        load_config(shrunk_config(pipeline, tmp_path, several, "eval_temperature=0"))
+    config = load_config(shrunk_config(pipeline, tmp_path, several, "eval_temperature=0.8"))
+    assert config.evaluate is not None and config.evaluate.samples_per_prompt == 4

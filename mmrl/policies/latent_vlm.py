@@ -92,6 +92,8 @@ class LatentVlmPolicy:
     """Whether going on with a span is a decision in the loss, as ending it is."""
     variant: Literal["fixed", "released"] = "fixed"
     temperature: float = 1.0
+    eval_temperature: float = 0.0
+    """Of `sample`; 0 takes the likeliest tokens and the modes of the latents."""
     prompt_template: str = "{question}"
     weighting: Literal["sequence", "decision"] = "decision"
     decision_chunk: int | None = None
@@ -121,15 +123,13 @@ class LatentVlmPolicy:
     ) -> Rollout:
         """G sampled answers per prompt; a prompt's noise comes from its own seed alone."""
         inputs = self.inputs(prompts)
-        kappa = self.kappa if self.latent_sampling == "vmf" else None
         per_pass = max(1, self.rows // group_size)
         parts = []
         for start in range(0, len(prompts), per_pass):
             part = slice(start, start + per_pass)
             if not self.model.vision_learns:
                 inputs[part] = self.model.look(inputs[part])
-            noise = [torch.Generator().manual_seed(seed) for seed in seeds[part]]
-            draws = Draws(noise, group_size, self.temperature, kappa)
+            draws = self._draws(seeds[part], group_size, self.temperature)
             parts.append(self._write(inputs[part], draws))
         written = join(parts)
         rollout = self._rollout(prompts, group_size, inputs, written)
@@ -193,12 +193,18 @@ class LatentVlmPolicy:
 
     @torch.no_grad()
     def sample(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[TextSample]:
-        """One answer per prompt: likeliest tokens, modes of the latents; seeds play no part."""
+        """One answer per prompt, drawn from its own seed at `eval_temperature`.
+
+        Latents are drawn where a rollout draws them. At 0 tokens are the likeliest, latents their
+        modes, and seeds play no part.
+        """
         samples = []
         for start in range(0, len(prompts), self.rows):
-            part = prompts[start : start + self.rows]
-            written = self._write(self.inputs(part), Draws((), 1, self.temperature, None))
-            samples += self._samples(part, written)
+            part = slice(start, start + self.rows)
+            draws = Draws((), 1, 1.0, None)
+            if self.eval_temperature > 0:
+                draws = self._draws(seeds[part], 1, self.eval_temperature)
+            samples += self._samples(prompts[part], self._write(self.inputs(prompts[part]), draws))
         return samples
 
     def save_pretrained(self, folder: Path) -> None:
@@ -210,6 +216,11 @@ class LatentVlmPolicy:
         for prompt in prompts:
             check_plain(prompt.text, "prompt")
         return self.model.inputs(prompts, self.prompt_template)
+
+    def _draws(self, seeds: Sequence[int], group_size: int, temperature: float) -> Draws:
+        kappa = self.kappa if self.latent_sampling == "vmf" else None
+        noise = [torch.Generator().manual_seed(seed) for seed in seeds]
+        return Draws(noise, group_size, temperature, kappa)
 
     def _write(self, inputs: Sequence[VlmInputs], draws: Draws) -> Written:
         prefix = self.model.prefix(inputs).repeat(draws.group_size)

@@ -121,6 +121,7 @@ class Hylar(VlmPipelineConfig):
             trained_stops=self.trained_stops,
             variant=self.variant,
             temperature=self.temperature,
+            eval_temperature=self.eval_temperature,
             prompt_template=self.prompt_template or "{question}",
             weighting=self.weighting,
         )

@@ -58,3 +58,8 @@ def test_the_release_has_its_own_objective_and_no_latent_kl() -> None:
     fixed = recipe.trust_region.fixed
     assert fixed is not None and fixed.of_kind("latent") is None
     assert fixed.of_kind("token") == 0.01
+
+
+def test_the_temperature_of_evaluation_reaches_the_policy() -> None:
+    assert policy_of(build()).eval_temperature == 0
+    assert policy_of(build("eval_temperature=0.7")).eval_temperature == 0.7

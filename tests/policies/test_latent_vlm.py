@@ -244,6 +244,36 @@ def test_the_likeliest_answer_needs_no_seed(drawn) -> None:
     assert [s.text for s in first] == [s.text for s in second]
 
 
+@pytest.mark.parametrize("sampling", ["vmf", "mode"])
+def test_an_evaluation_above_0_is_drawn_from_each_prompts_own_seed(
+    folder: Path, sampling: str
+) -> None:
+    """Each answer alone, in another place of another batch, is the answer in the batch."""
+    policy, prompts = latent_policy(folder, latent_sampling=sampling, eval_temperature=1.0)
+    seeds = [11, 12, 13, 14]
+    many = policy.sample([prompts[0]] * 4, seeds)
+    assert len({sample.text for sample in many}) > 1
+    assert [policy.sample([prompts[0]], [seed])[0] for seed in seeds] == many
+    assert policy.sample([prompts[1], prompts[0]], [5, 13])[1] == many[2]
+
+
+def test_an_evaluation_draws_latents_where_a_rollout_does(folder: Path) -> None:
+    """Next to temperature 0 tokens are the likeliest: only drawn latents tell seeds apart."""
+    told = {}
+    for sampling in ("vmf", "mode"):
+        policy, prompts = latent_policy(
+            folder, latent_sampling=sampling, kappa=5.0, eval_temperature=1e-6
+        )
+        with torch.no_grad():  # the two are equally likely, and a seed would choose
+            start = policy.module.get_input_embeddings().weight[policy.tokens.start]
+            start += 0.05 * torch.randn(start.shape, generator=torch.Generator().manual_seed(0))
+        answers = policy.sample([prompts[0]] * 6, list(range(6)))
+        told[sampling] = {sample.text for sample in answers}
+    greedy = replace(policy, eval_temperature=0.0).sample(prompts[:1], [0])[0].text
+    assert told["mode"] == {greedy}
+    assert len(told["vmf"]) > 1
+
+
 def test_the_released_variant_scores_a_latent_one_entry_late(folder: Path) -> None:
     """Its ends are scored by the last latent, its first latents by a token nobody drew."""
     policy, prompts = latent_policy(
