@@ -50,6 +50,17 @@ def batch_normalized(
     return group_normalized(rewards.reshape(1, -1), std=std, eps=eps).view(rewards.shape)
 
 
+def batch_scaled(rewards: Float[Tensor, "P G"], *, eps: float = 1e-4) -> Float[Tensor, "P G"]:
+    """A = (R - mean of the group) / (std + eps), the population std of all scored rewards.
+
+    The std is that of the rewards themselves, so groups that differ from each other make every
+    advantage small (Flow-GRPO's release, arXiv:2505.05470, and DiffusionNFT's, arXiv:2509.16117).
+    """
+    scored = rewards[~rewards.isnan()]
+    std = scored.std(correction=0) if len(scored) else 0.0
+    return centered(rewards) / (std + eps)
+
+
 def soften_negatives(
     advantages: Float[Tensor, "P G"],
     success_rate: Float[Tensor, " P"],

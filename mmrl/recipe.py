@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, runtime_checkable
@@ -129,6 +130,8 @@ class EvaluateConfig(Config):
 class PipelineConfig(Config):
     """The sections every pipeline shares. A method's own fields stand in its file."""
 
+    normalizes_groups: ClassVar[bool] = True
+    """Whether the method normalizes rewards by group: what GDPO does to each reward instead."""
     pipeline: str
     output: str
     prompts: str | list[str]
@@ -168,6 +171,16 @@ class PipelineConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _mixing_fits_the_method(self) -> PipelineConfig:
+        if self.mixing.kind == "gdpo" and not self.normalizes_groups:
+            raise ConfigError(
+                f"gdpo ends in advantages normalized by group, and those of '{self.pipeline}' are "
+                "not; use weighted_sum",
+                key="mixing.kind",
+            )
+        return self
+
+    @model_validator(mode="after")
     def _alarm_has_something_to_watch(self) -> PipelineConfig:
         alarm = self.train.alarm
         if alarm is None:
@@ -196,19 +209,25 @@ def build_recipe(
     advantage: Advantage,
     objective: Objective,
     combine: Combine | None = None,
+    max_advantage: float = math.inf,
 ) -> Recipe:
     """The parts that a method chose, the rest as its config says.
 
-    Rewards are mixed as `mixing` says unless the method brings a `combine` of its own.
+    Rewards are mixed as `mixing` says unless the method brings a `combine` of its own. Advantages,
+    the method's and GDPO's alike, are cut to +-`max_advantage`.
     """
     weights = config.rewards.weights
+
+    def bounded(rewards: Float[Tensor, "P G"]) -> Float[Tensor, "P G"]:
+        return config.mixing.advantage(rewards, advantage).clamp(-max_advantage, max_advantage)
+
     return Recipe(
         policy=policy,
         prompts=load_prompts(config.prompts),
         group_size=config.group_size,
         rewards=config.rewards,
         combine=combine or (lambda scores, step: config.mixing.combine(scores, weights, step)),
-        advantage=lambda rewards: config.mixing.advantage(rewards, advantage),
+        advantage=bounded,
         objective=objective,
         trust_region=config.trust_region,
     )

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmrl.advantages import batch_normalized, centered, group_normalized, leave_one_out
+from mmrl.advantages import (
+    batch_normalized,
+    batch_scaled,
+    centered,
+    group_normalized,
+    leave_one_out,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 OBJECTIVES = json.loads((GOLDEN / "objectives.json").read_text())
@@ -54,6 +60,25 @@ def test_other_trainers_differ_in_std_and_epsilon_only(name: str, std, eps: floa
     rewards = torch.tensor(SAGE["rewards"], dtype=torch.float64)
     expected = torch.tensor(SAGE[name], dtype=torch.float64)
     torch.testing.assert_close(group_normalized(rewards, std=std, eps=eps), expected)
+
+
+def test_one_std_for_all_groups_is_that_of_the_rewards_themselves() -> None:
+    """Not of their deviations: groups far apart make every advantage small."""
+    rewards = torch.tensor(SAGE["rewards"], dtype=torch.float64)
+    expected = torch.tensor(SAGE["flow_global_population_std_plus1e4"], dtype=torch.float64)
+    torch.testing.assert_close(batch_scaled(rewards), expected)
+    apart = torch.tensor([[0.0, 1.0], [100.0, 101.0]], dtype=torch.float64)
+    assert batch_scaled(apart).abs().max().item() == pytest.approx(0.5 / 2500.25**0.5, rel=1e-5)
+
+
+def test_an_unscored_sample_leaves_the_std_of_all_groups() -> None:
+    nan = float("nan")
+    rewards = torch.tensor([[1.0, 2.0, nan], [nan, 5.0, 9.0], [nan, nan, nan]])
+    found = batch_scaled(rewards)
+    std = torch.tensor([1.0, 2.0, 5.0, 9.0]).std(correction=0)
+    expected = torch.tensor([[-0.5, 0.5, 0.0], [0.0, -2.0, 2.0], [0.0, 0.0, 0.0]]) / std
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
+    assert batch_scaled(torch.full((2, 2), nan)).tolist() == [[0.0, 0.0], [0.0, 0.0]]
 
 
 def test_a_group_by_hand() -> None:

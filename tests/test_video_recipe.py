@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmrl.advantages import batch_normalized, group_normalized
 from mmrl.config import ConfigError
 from mmrl.objectives.nft import nft_loss
 from mmrl.policies.video_model import TextOptions
@@ -53,30 +54,28 @@ def test_the_config_says_where_embeddings_lie_and_what_the_network_is_told(tmp_p
         config.build()
 
 
-def test_nft_divides_a_groups_deviation_by_the_std_of_the_whole_batch(tmp_path: Path) -> None:
-    """Deviations -1 1 -2 2 have the std sqrt(2.5)."""
-    config = load_config(shrunk_config("diffusion_nft", tmp_path))
-    found = config.advantage(torch.tensor([[0.0, 2.0], [10.0, 14.0]]))
-    expected = torch.tensor([[-1.0, 1.0], [-2.0, 2.0]]) / 2.5**0.5
+def advantage_of(name: str, tmp_path: Path, *changes: str):
+    """What a method makes of mixed rewards."""
+    return load_config(shrunk_config(name, tmp_path, *changes)).build().advantage
+
+
+def test_nft_divides_a_groups_deviation_by_the_std_of_all_rewards(tmp_path: Path) -> None:
+    """Rewards 0 2 10 14 have the variance 32.75; 2 / sqrt(32.75) is cut to 0.3."""
+    advantage = advantage_of("diffusion_nft", tmp_path, "max_advantage=0.3")
+    found = advantage(torch.tensor([[0.0, 2.0], [10.0, 14.0]]))
+    one = 1 / 32.75**0.5
+    expected = torch.tensor([[-one, one], [-0.3, 0.3]])
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=0)
-
-
-def test_nft_leaves_an_unscored_sample_out_of_the_batchs_std(tmp_path: Path) -> None:
-    """With it the deviations would be -1 1 0 0 -2 2, without -1 1 0 -2 2, of std sqrt(2)."""
-    config = load_config(shrunk_config("diffusion_nft", tmp_path))
-    rewards = torch.tensor([[0.0, 2.0], [torch.nan, 5.0], [10.0, 14.0]])
-    expected = torch.tensor([[-1.0, 1.0], [0.0, 0.0], [-2.0, 2.0]]) / 2**0.5
-    torch.testing.assert_close(config.advantage(rewards), expected, rtol=1e-3, atol=0)
 
 
 def test_nft_learns_nothing_false_from_groups_that_were_not_scored(tmp_path: Path) -> None:
     """Their advantage is 0, those of other groups are as without them, and the loss is finite."""
     config = load_config(shrunk_config("diffusion_nft", tmp_path))
-    nan = torch.nan
+    advantage, nan = config.build().advantage, torch.nan
     rewards = torch.tensor([[nan, nan], [0.0, 2.0], [3.0, nan]])
-    found = config.advantage(rewards)
+    found = advantage(rewards)
     assert found[0].tolist() == [0.0, 0.0] and found[2].tolist() == [0.0, 0.0]
-    assert config.advantage(torch.full((2, 2), nan)).tolist() == [[0.0, 0.0], [0.0, 0.0]]
+    assert advantage(torch.full((2, 2), nan)).tolist() == [[0.0, 0.0], [0.0, 0.0]]
     current = torch.randn(6, 2, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
     loss, _ = nft_loss(
         current,
@@ -90,6 +89,44 @@ def test_nft_learns_nothing_false_from_groups_that_were_not_scored(tmp_path: Pat
     )
     loss.backward()
     assert loss.isfinite() and current.grad is not None and current.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["prdp", "diffusion_dpo", "draft_k"])
+def test_gdpo_is_refused_where_advantages_are_not_normalized(name: str, tmp_path: Path) -> None:
+    message = rf"^mixing\.kind: gdpo ends in .*those of '{name}' are not; use weighted_sum$"
+    with pytest.raises(ConfigError, match=message):
+        load_config(shrunk_config(name, tmp_path, "mixing.kind=gdpo"))
+
+
+CUT = ["sage_grpo", "flow_grpo", "flow_cps", "dance_grpo", "mix_grpo", "ddpo", "grpo_guard"]
+
+
+@pytest.mark.parametrize("kind", ["weighted_sum", "gdpo"])
+@pytest.mark.parametrize("name", [*CUT, "diffusion_nft"])
+def test_advantages_are_cut_whatever_mixes_the_rewards(
+    name: str, kind: str, tmp_path: Path
+) -> None:
+    """Of 40 samples one stands out: by itself its advantage would be above 5."""
+    rewards = torch.zeros(2, 20)
+    rewards[1, 0] = 1.0
+    advantage = advantage_of(name, tmp_path, f"mixing.kind={kind}", "max_advantage=2")
+    found = advantage(rewards)
+    assert found[1, 0] == 2.0
+    assert found[1, 1:].max() < 0.0 and found.min() > -2.0
+
+
+def test_gdpos_advantage_sees_the_batch_and_the_methods_own_a_group(tmp_path: Path) -> None:
+    rewards = torch.tensor([[0.0, 1.0, 2.0], [10.0, 11.0, 12.0]])
+    own = advantage_of("flow_grpo", tmp_path)(rewards)
+    torch.testing.assert_close(own, group_normalized(rewards, std="population"))
+    found = advantage_of("flow_grpo", tmp_path, "mixing.kind=gdpo")(rewards)
+    torch.testing.assert_close(found, batch_normalized(rewards))
+
+
+def test_prdp_leaves_a_reward_that_is_not_there_as_it_is(tmp_path: Path) -> None:
+    rewards = torch.tensor([[0.5, torch.nan, 9.0]])
+    found = advantage_of("prdp", tmp_path)(rewards)
+    torch.testing.assert_close(found, rewards, rtol=0, atol=0, equal_nan=True)
 
 
 def test_dpo_prefers_the_first_of_a_pair_whatever_was_scored() -> None:

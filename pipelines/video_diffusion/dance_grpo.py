@@ -36,8 +36,7 @@ class DanceGrpo(VideoPipelineConfig):
         return build_recipe(
             self,
             build_policy(self, self.sampling),
-            advantage=lambda rewards: group_normalized(rewards, std="sample", eps=1e-8).clamp(
-                -self.max_advantage, self.max_advantage
-            ),
+            advantage=lambda rewards: group_normalized(rewards, std="sample", eps=1e-8),
+            max_advantage=self.max_advantage,
             objective=Grpo({"denoise": Clip(self.clip, self.clip)}),
         )

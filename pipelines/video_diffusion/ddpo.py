@@ -40,8 +40,7 @@ class Ddpo(VideoPipelineConfig):
         return build_recipe(
             self,
             build_policy(self, self.sampling),
-            advantage=lambda rewards: group_normalized(rewards, std="population", eps=1e-6).clamp(
-                -self.max_advantage, self.max_advantage
-            ),
+            advantage=lambda rewards: group_normalized(rewards, std="population", eps=1e-6),
+            max_advantage=self.max_advantage,
             objective=clip if self.estimator == "ratio" else Reinforce(),
         )

@@ -6,6 +6,8 @@ their matching errors are compared with the pretrained model's.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float
 from pydantic import Field
@@ -24,6 +26,7 @@ from mmrl.video_recipe import VideoPipelineConfig, build_policy, need_anchor
 class DiffusionDpo(VideoPipelineConfig):
     """Diffusion-DPO: learn from recorded pairs of a preferred and a rejected video."""
 
+    normalizes_groups: ClassVar[bool] = False
     pipeline: str = "diffusion_dpo"
     group_size: int = 2
     sampling: GridConfig = GridConfig(num_steps=10, shift=3.0)

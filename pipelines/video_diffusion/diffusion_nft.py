@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
-from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor
 
-from mmrl.advantages import batch_normalized, centered
+from mmrl.advantages import batch_scaled
 from mmrl.objectives.nft import Nft
 from mmrl.policies.matching import MatchingPolicy, generated
 from mmrl.policies.video_config import GridConfig
@@ -43,14 +40,8 @@ class DiffusionNft(VideoPipelineConfig):
         recipe = build_recipe(
             self,
             policy,
-            advantage=self.advantage,
+            advantage=batch_scaled,
             objective=Nft(beta=self.beta, advantage_clip=self.max_advantage),
+            max_advantage=self.max_advantage,
         )
         return replace(recipe, sample_from="ema")
-
-    def advantage(self, rewards: Float[Tensor, "P G"]) -> Float[Tensor, "P G"]:
-        """(R - mean of the group) / std of the whole batch; 0 where nothing was scored."""
-        deviation = torch.where(rewards.isnan(), torch.nan, centered(rewards))
-        return batch_normalized(deviation, std="population").clamp(
-            -self.max_advantage, self.max_advantage
-        )

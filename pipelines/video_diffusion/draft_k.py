@@ -7,6 +7,7 @@ steps before it is ReFL's choice; there is no KL, so stop early.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -26,6 +27,7 @@ from mmrl.video_recipe import VideoPipelineConfig, build_policy
 class DraftK(VideoPipelineConfig):
     """DRaFT-K: back-propagate a differentiable reward through the end of the sampler."""
 
+    normalizes_groups: ClassVar[bool] = False
     pipeline: str = "draft_k"
     sampling: GridConfig = GridConfig(num_steps=10, shift=3.0)
     last_steps: int = Field(default=1, ge=1)

@@ -30,8 +30,7 @@ class FlowGrpo(VideoPipelineConfig):
         return build_recipe(
             self,
             build_policy(self, self.sampling),
-            advantage=lambda rewards: group_normalized(rewards, std="population", eps=1e-4).clamp(
-                -self.max_advantage, self.max_advantage
-            ),
+            advantage=lambda rewards: group_normalized(rewards, std="population", eps=1e-4),
+            max_advantage=self.max_advantage,
             objective=Grpo({"denoise": Clip(self.clip, self.clip)}),
         )

@@ -34,9 +34,8 @@ class GrpoGuard(VideoPipelineConfig):
         return build_recipe(
             self,
             build_policy(self, self.sampling, scales=inverse_lengths),
-            advantage=lambda rewards: group_normalized(rewards, std="population", eps=1e-4).clamp(
-                -self.max_advantage, self.max_advantage
-            ),
+            advantage=lambda rewards: group_normalized(rewards, std="population", eps=1e-4),
+            max_advantage=self.max_advantage,
             objective=Guard(Clip(self.clip, self.clip)),
         )
 

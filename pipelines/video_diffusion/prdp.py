@@ -7,7 +7,7 @@ coupled by the square; the trainer streams the gradient, so memory is that of on
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -22,6 +22,7 @@ from mmrl.video_recipe import VideoPipelineConfig, build_policy, need_anchor
 class Prdp(VideoPipelineConfig):
     """PRDP: proximal reward difference prediction, a regression in a policy gradient's place."""
 
+    normalizes_groups: ClassVar[bool] = False
     pipeline: str = "prdp"
     sampling: SamplingConfig = SamplingConfig(
         transition="flow", num_steps=10, eta=0.7, shift=3.0, shared_first_noise=True

@@ -53,8 +53,7 @@ class SageGrpo(VideoPipelineConfig):
         return build_recipe(
             self,
             build_policy(self, self.sampling, scales=scales),
-            advantage=lambda rewards: group_normalized(rewards, std="population", eps=1e-6).clamp(
-                -self.max_advantage, self.max_advantage
-            ),
+            advantage=lambda rewards: group_normalized(rewards, std="population", eps=1e-6),
+            max_advantage=self.max_advantage,
             objective=Grpo({"denoise": Clip(self.clip, self.clip)}),
         )
