@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmrl.data.answers import answer_block
+from mmrl.data.answers import answer_block, reference_answer
 from mmrl.reward import RewardConfig, rewards
 from mmrl.types import TextSample
 
@@ -19,7 +19,7 @@ class Accuracy(RewardConfig):
 
     White space around the content does not count; a text without an answer block, or with several,
     is wrong. The release also accepts a number that stands anywhere in the rationale; this does
-    not. A prompt without a reference scores NaN.
+    not. A prompt without a reference, or with an empty one, scores NaN.
     """
 
     ignore_case: bool = False
@@ -28,10 +28,9 @@ class Accuracy(RewardConfig):
         return torch.tensor([self._score(sample) for sample in samples])
 
     def _score(self, sample: TextSample) -> float:
-        reference = sample.prompt.answer
-        if reference is None:
+        found, expected = answer_block(sample.text), reference_answer(sample.prompt.answer)
+        if not expected:
             return float("nan")
-        found, expected = answer_block(sample.text), answer_block(reference) or reference.strip()
         if found is not None and self.ignore_case:
             found, expected = found.casefold(), expected.casefold()
         return float(found == expected)

@@ -12,10 +12,10 @@ from torch import Tensor
 from mmrl.data.coordinates import Border, Coordinates, Point
 from mmrl.data.gui import parse_action, read_target
 from mmrl.data.gui_judge import hits
+from mmrl.data.numbers import NUMBER
 from mmrl.reward import RewardConfig, rewards
 from mmrl.types import TextSample
 
-NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)"
 PAIR = re.compile(rf"[\[(]\s*({NUMBER})\s*,\s*({NUMBER})\s*[\])]")
 
 

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from mmrl.data.coordinates import Box, Coordinates
 from mmrl.data.gui import read_target
+from mmrl.data.numbers import NUMBER
 from mmrl.reward import RewardConfig, rewards
 from mmrl.types import TextSample
 
-NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)"
 BOX = re.compile(r"\[\s*" + r"\s*,\s*".join([f"({NUMBER})"] * 4) + r"\s*\]")
 FORMAT = re.compile(r"\s*\[\s*\d+\s*(?:,\s*\d+\s*){3}\]\s*")
 

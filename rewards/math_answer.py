@@ -10,7 +10,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from mmrl.data.answers import answer_block
+from mmrl.data.answers import answer_block, reference_answer
 from mmrl.data.boxed import last_box
 from mmrl.data.math_equal import shared_worker
 from mmrl.reward import RewardConfig, rewards
@@ -31,7 +31,7 @@ class MathAnswer(RewardConfig):
         return torch.tensor([self._score(sample) for sample in samples])
 
     def _score(self, sample: TextSample) -> float:
-        reference = (sample.prompt.answer or "").strip()
+        reference = reference_answer(sample.prompt.answer)
         if not reference:
             return math.nan
         answer = last_box(sample.text) or answer_block(sample.text)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmrl.data.answers import answer_block
+from mmrl.data.answers import answer_block, reference_answer
 from mmrl.data.prompts import DataError
 from mmrl.data.text_match import rouge_mean, same_number, word_error_rate
 from mmrl.registry import nearest_hint
@@ -59,6 +59,6 @@ class SophiaOutcome(RewardConfig):
             raise DataError(f"problem_type '{kind}'{nearest_hint(kind, MEASURES)}")
         if sample.prompt.answer is None:
             raise DataError(f"the prompt {sample.prompt.text[:60]!r} has no answer")
-        reference = answer_block(sample.prompt.answer) or sample.prompt.answer
+        reference = reference_answer(sample.prompt.answer)
         answer = answer_block(sample.text)
         return 0.0 if answer is None else MEASURES[kind](answer, reference)

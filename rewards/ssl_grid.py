@@ -9,7 +9,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from mmrl.data.answers import answer_block
+from mmrl.data.answers import answer_block, reference_answer
 from mmrl.ops.tiers import tiered, zone_levels
 from mmrl.reward import RewardConfig, rewards
 from mmrl.types import TextSample
@@ -37,7 +37,7 @@ class SslGrid(RewardConfig):
     def _score(self, sample: TextSample) -> float:
         if sample.prompt.answer is None:
             return float("nan")
-        solution = read_grid(answer_block(sample.prompt.answer) or sample.prompt.answer)
+        solution = read_grid(reference_answer(sample.prompt.answer))
         puzzle = sample.prompt.metadata.get("puzzle")
         free = free_cells(solution, None if puzzle is None else read_grid(str(puzzle)))
         found = read_grid(answer_block(sample.text) or "")

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from rapidfuzz.distance import Levenshtein
 from torch import Tensor
 
-from mmrl.data.answers import answer_block
+from mmrl.data.answers import answer_block, reference_answer
 from mmrl.reward import RewardConfig, rewards
 from mmrl.types import TextSample
 
@@ -32,9 +32,8 @@ class StringMatch(RewardConfig):
         return torch.tensor([self._score(sample) for sample in samples])
 
     def _score(self, sample: TextSample) -> float:
-        wanted = [
-            normal for part in (sample.prompt.answer or "").split("|") if (normal := tidy(part))
-        ]
+        parts = reference_answer(sample.prompt.answer).split("|")
+        wanted = [normal for part in parts if (normal := tidy(part))]
         if not wanted:
             return math.nan
         answer = tidy(answer_block(sample.text) or "")

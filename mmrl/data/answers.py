@@ -11,9 +11,19 @@ ONLY_ANSWER = re.compile(r"\s*<answer>(?P<answer>.*?)</answer>\s*", re.DOTALL)
 
 def answer_block(text: str) -> str | None:
     """The content of the one answer block, stripped; None where there is none or several."""
-    found = ANSWER.findall(text)
-    whole = text.count("<answer>") == text.count("</answer>") == 1
-    return found[0].strip() if len(found) == 1 and whole else None
+    if not text.count("<answer>") == text.count("</answer>") == 1:
+        return None
+    found = ANSWER.search(text)
+    return found[1].strip() if found else None
+
+
+def reference_answer(text: str | None) -> str:
+    """The answer of a reference: the content of its one answer block, or all of it; stripped.
+
+    Empty where there is nothing to compare with.
+    """
+    block = answer_block(text or "")
+    return (text or "").strip() if block is None else block
 
 
 def well_formed(text: str, *, think: bool, tag: str = "think", answer_first: bool = False) -> bool:
@@ -21,12 +31,12 @@ def well_formed(text: str, *, think: bool, tag: str = "think", answer_first: boo
 
     `tag` is the name of the think block, which comes first unless the answer does.
     """
-    pattern = _think_and_answer(tag, answer_first) if think else ONLY_ANSWER
-    found = pattern.fullmatch(text)
     expected = 1 if think else 0
     names = (f"<{tag}>", f"</{tag}>", "<answer>", "</answer>")
-    once = [text.count(name) for name in names] == [expected, expected, 1, 1]
-    return bool(found) and once and all(block.strip() for block in found.groupdict().values())
+    if [text.count(name) for name in names] != [expected, expected, 1, 1]:
+        return False
+    found = (_think_and_answer(tag, answer_first) if think else ONLY_ANSWER).fullmatch(text)
+    return bool(found) and all(block.strip() for block in found.groupdict().values())
 
 
 @cache

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmrl.data.answers import answer_block
+from mmrl.data.answers import reference_answer
 from mmrl.data.options import options
 from mmrl.data.prompts import DataError
 from mmrl.registry import nearest_hint
@@ -50,7 +50,7 @@ def check_medical(prompts: Sequence[Prompt]) -> None:
         letters = options(prompt.text)
         if not letters:
             raise DataError(f'{where} has no options; expected "A) ..., B) ..." in its text')
-        answer = (answer_block(prompt.answer or "") or prompt.answer or "").strip()
+        answer = reference_answer(prompt.answer)
         if answer not in letters:
             raise DataError(
                 f"{where} has the answer {answer!r}, which is none of its options "

@@ -11,30 +11,46 @@ from functools import cache
 
 from rapidfuzz.distance import LCSseq, Levenshtein
 
+from mmrl.data.numbers import UNIT, UNSIGNED
 from mmrl.data.prompts import DataError
 
 LATEX_FRACTION = re.compile(r"\\[dt]?frac\{([^{}]+)\}\{([^{}]+)\}")
 WRAPPED = re.compile(r"\\(?:boxed|text|mathrm)\{([^{}]*)\}")
 DEGREES = re.compile(r"\^\{?\\circ\}?|\\circ|°")
 THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?:\D|$))")
-NUMBER = re.compile(r"(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:/\d+)?)\s*(?:%|\\%|[a-zA-Z]+[23]?)?")
+TIMES = r"(?:\\times|\\cdot|[\u00d7x*\u00b7])"
+POWER_OF_TEN = re.compile(rf"(?<!\s)\s*+{TIMES}\s*+10\^\{{?([-+]?\d{{1,3}})\}}?")
+VALUE = re.compile(
+    r"(?P<sign>[-+]?+)\s*+(?:(?P<whole>\d++)\s++(?=\d++/\d))?+"
+    rf"(?P<top>{UNSIGNED})(?:/(?P<bottom>\d++)|(?P<power>[eE][-+]?\d{{1,3}}))?+\s*+(?P<unit>.*)",
+    re.DOTALL,
+)
+LONGEST = 1000
+"""Characters of a number; Python refuses to read 4300 digits, and nobody answers with so many."""
 WORD = re.compile(r"\w+")
 
 
 def as_number(text: str) -> Fraction | None:
     """The exact value of a decimal, a fraction a/b or \\frac{a}{b}; None for anything else.
 
-    Dollar signs, thousands commas, boxes, degrees, a percent sign and a unit behind the number do
-    not count: "50%" is 50, not 0.5. The minus sign U+2212 is a minus.
+    Exponents count ("1.5e3", "1.5 \\times 10^3"), and so does a whole number before a fraction.
+    Dollar signs, thousands commas, boxes, degrees, a percent sign and a known unit behind the
+    number do not: "50%" is 50, not 0.5. Other letters make it no number: 2pi, 5x, 10k, 5 million.
+    The minus sign U+2212 is a minus.
     """
     plain = text.replace("$", "").replace("\u2212", "-")
-    plain = WRAPPED.sub(r" \1", LATEX_FRACTION.sub(r"\1/\2", plain))
-    plain = THOUSANDS.sub("", DEGREES.sub("", plain)).strip()
-    found = NUMBER.fullmatch(plain)
-    if not found:
+    plain = WRAPPED.sub(r" \1", LATEX_FRACTION.sub(r" \1/\2", plain))
+    plain = THOUSANDS.sub("", DEGREES.sub("", plain))
+    found = VALUE.fullmatch(POWER_OF_TEN.sub(r"e\1", plain).strip())
+    if not found or found.start("unit") > LONGEST:
         return None
-    top, _, bottom = found["number"].partition("/")
-    return None if bottom and int(bottom) == 0 else Fraction(top) / Fraction(bottom or 1)
+    if found["unit"] and not UNIT.fullmatch(found["unit"].strip()):
+        return None
+    bottom = int(found["bottom"] or 1)
+    if bottom == 0:
+        return None
+    size = Fraction(found["top"] + (found["power"] or "")) / bottom + int(found["whole"] or 0)
+    return -size if found["sign"] == "-" else size
 
 
 def same_number(answer: str, reference: str) -> bool:

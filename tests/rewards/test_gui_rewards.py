@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from mmrl.mixing import weighted_sum
 from mmrl.reward import load_reward
 from mmrl.types import Prompt, TextSample
 from rewards.gui_click import written_point
+from rewards.gui_gaussian import written_box
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "gui_rewards.json"
 CASES = {case["id"]: case for case in json.loads(GOLDEN.read_text("utf-8"))["cases"]}
@@ -150,6 +152,16 @@ def test_gaussian_rewards_are_1_on_the_box_and_do_not_change_with_its_scale():
         same, right, left = scores[0].tolist()
         assert same == pytest.approx(1) and 0 < right < 1
         assert right == pytest.approx(left)
+
+
+@pytest.mark.parametrize("digits", [60, 600, 20_000])
+def test_coordinates_of_any_length_are_read_in_one_pass(digits):
+    """Four numbers without a bracket at their end, and a pair without one."""
+    number = "1" * digits
+    start = time.process_time()
+    assert written_box(f"[{number},{number},{number},{number}", (1.0, 1.0)) is None
+    assert written_point(f"[{number},{number}") is None
+    assert time.process_time() - start < 0.5
 
 
 @pytest.mark.parametrize(

@@ -73,9 +73,20 @@ def test_multiple_choice_of_the_golden_case(name, variant):
     assert found == expected
 
 
-@pytest.mark.parametrize("name", ["accuracy", "multiple_choice"])
-def test_a_prompt_without_a_reference_cannot_be_scored(name):
-    assert math.isnan(score(name, "<answer>A</answer>", None))
+@pytest.mark.parametrize("reference", [None, "", " ", "<answer> </answer>"])
+@pytest.mark.parametrize("name", ["accuracy", "multiple_choice", "string_match", "math_answer"])
+def test_a_prompt_without_a_reference_cannot_be_scored(name, reference):
+    for text in ("<answer>A</answer>", "<answer></answer>"):
+        assert math.isnan(score(name, text, reference))
+
+
+@pytest.mark.parametrize("name", ["accuracy", "multiple_choice", "string_match", "math_answer"])
+def test_a_reference_in_an_answer_block_is_its_content(name):
+    answer = "4" if name == "math_answer" else "A"
+    fields = {"seconds": 30.0} if name == "math_answer" else {}
+    reference = f"<answer> {answer} </answer>"
+    assert score(name, f"<answer>{answer}</answer>", reference, **fields) == 1
+    assert score(name, "<answer>5</answer>", reference, **fields) == 0
 
 
 def test_text_around_the_blocks_changes_the_format_but_not_the_accuracy():
