@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -13,6 +14,9 @@ from mmrl.types import ActionKind, ActionStats
 
 KlEstimator = Literal["k1", "k2", "k3"]
 
+STEEPEST = 20.0
+"""k3 is the exponential up to exp(20) and its tangent from there on: float32 ends at exp(88.7)."""
+
 
 def estimate(
     kind: KlEstimator, log_probs: Float[Tensor, "*N"], anchor_log_probs: Float[Tensor, "*N"]
@@ -21,7 +25,8 @@ def estimate(
 
     Of samples from the policy, k1 and k3 are unbiased for KL(policy || anchor), k2 and k3 are
     never negative. As a loss on the policy's own samples, k2 has the gradient of
-    KL(policy || anchor), k3 that of KL(anchor || policy), k1 none on average.
+    KL(policy || anchor), k3 that of KL(anchor || policy), k1 none on average. Where -d > STEEPEST
+    k3 goes on along its tangent: finite, and steepest for what has drifted most.
     """
     d = log_probs - anchor_log_probs
     match kind:
@@ -30,7 +35,8 @@ def estimate(
         case "k2":
             return d.square() / 2
         case "k3":
-            return torch.expm1(-d) + d
+            beyond = (-d - STEEPEST).clamp(min=0)
+            return torch.expm1(-d - beyond) + math.exp(STEEPEST) * beyond + d
 
 
 def kl(

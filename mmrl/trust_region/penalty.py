@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from mmrl.ops.kl import KlEstimator, kl
-from mmrl.types import ActionKind, Actions
+from mmrl.types import ActionKind, Actions, ActionStats
 
 
 def anchor_kls(
@@ -21,12 +22,11 @@ def anchor_kls(
 ) -> dict[str, Float[Tensor, ""]]:
     """sum_bt w KL(policy || anchor) of a decision, by `anchor/kind`, for the kinds of the anchor.
 
-    A decision of weight 0 never enters, whatever its KL is.
+    A decision of weight 0 never enters, whatever its KL is, and its log-prob has no gradient.
     """
+    live = {kind: _live(stats, weights[kind]) for kind, stats in current.items()}
     return {
-        f"{name}/{kind}": _weighted(
-            kl(kind, current[kind], stats, estimator=estimator), weights[kind]
-        )
+        f"{name}/{kind}": _weighted(kl(kind, live[kind], stats, estimator=estimator), weights[kind])
         for name, anchor in anchors.items()
         for kind, stats in anchor.items()
     }
@@ -38,6 +38,10 @@ def penalty(
     """sum of coefficient times KL over `anchor/kind`."""
     terms = [coefficients[name] * value for name, value in kls.items()]
     return torch.stack(terms).sum() if terms else torch.zeros(())
+
+
+def _live(stats: ActionStats, weights: Float[Tensor, "B T"]) -> ActionStats:
+    return replace(stats, log_probs=torch.where(weights != 0, stats.log_probs, 0.0))
 
 
 def _weighted(values: Float[Tensor, "B T"], weights: Float[Tensor, "B T"]) -> Float[Tensor, ""]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmrl.objectives.clipped import clipped_surrogate
+from mmrl.objectives.clipped import LARGEST_LOG_RATIO, clipped_surrogate
 from mmrl.ops.weights import per_decision, per_sequence
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -173,3 +173,57 @@ def test_micro_batches_add_up() -> None:
     torch.testing.assert_close(sum(loss for loss, _ in parts), whole)
     for name, value in metrics.items():
         assert sum(found[name] for _, found in parts) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("dual", [None, 3.0])
+@pytest.mark.parametrize("gain", [1.0, -1.0])
+@pytest.mark.parametrize("log_ratio", [25.0, 100.0, 1e4, 3e38, -25.0, -100.0, -3e38])
+def test_one_runaway_token_leaves_the_others_their_gradient(
+    log_ratio: float, gain: float, dual: float | None, dtype: torch.dtype
+) -> None:
+    """Its own is 0: the clip holds it, or the bound on the log-ratio does."""
+    new = torch.tensor([[log_ratio, -1.0]], dtype=dtype, requires_grad=True)
+    old = torch.tensor([[0.0, -1.0]], dtype=dtype)
+    weights = torch.full((1, 2), 0.5)
+    loss, metrics = clipped_surrogate(
+        new, old, torch.tensor([gain]), weights, clip_low=0.2, clip_high=0.3, clip_dual=dual
+    )
+    loss.backward()
+    assert new.grad is not None
+    assert new.grad.tolist() == [[0.0, -0.5 * gain]]
+    largest = math.exp(LARGEST_LOG_RATIO)
+    held = {
+        (True, True): 1.3,
+        (True, False): -(dual or largest),
+        (False, True): math.exp(-LARGEST_LOG_RATIO),
+        (False, False): -0.8,
+    }[log_ratio > 0, gain > 0]
+    assert loss.item() == pytest.approx(-0.5 * (held + gain), rel=1e-6)
+    stopped = log_ratio > 0 or gain < 0
+    assert metrics["clip_fraction"] == (0.5 if stopped else 0)
+    assert math.isfinite(metrics["ratio"])
+
+
+@pytest.mark.parametrize("gain", [1.0, -1.0])
+def test_up_to_its_bound_a_log_ratio_is_as_it_is(gain: float) -> None:
+    new = tensor([[-19.9, -3.0, 0.0, 3.0, 19.9]]).requires_grad_()
+    loss, metrics = clipped_surrogate(
+        new,
+        torch.zeros_like(new),
+        tensor([gain]),
+        torch.ones_like(new),
+        clip_low=1.0,
+        clip_high=math.inf,
+    )
+    loss.backward()
+    torch.testing.assert_close(new.grad, -gain * new.detach().exp(), rtol=1e-12, atol=0)
+    assert metrics["clip_fraction"] == 0
+
+
+def test_a_log_prob_that_is_not_a_number_is_not_hidden() -> None:
+    new = torch.tensor([[math.nan, -1.0]], requires_grad=True)
+    loss, _ = clipped_surrogate(
+        new, torch.zeros(1, 2), torch.ones(1), torch.ones(1, 2), clip_low=0.2, clip_high=0.2
+    )
+    assert loss.isnan()

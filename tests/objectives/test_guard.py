@@ -122,3 +122,20 @@ def test_steps_without_mean_or_noise_are_refused() -> None:
     still = ActionStats(at.log_probs, mean, torch.zeros(4, 2).double())
     with pytest.raises(ValueError, match="std must be > 0 on trained steps"):
         objective({"denoise": at}, {}, denoise_batch(still, group_size=2), advantages)
+
+
+@pytest.mark.parametrize("gain", [1.0, -1.0])
+def test_a_step_that_ran_away_leaves_the_others_their_slopes(gain: float) -> None:
+    """Along a draw, so that its log-ratio is far above what an exponential holds."""
+    mean, z, drawn = case()
+    moved = mean.clone()
+    moved[0, 0] += 1e4 * z[0, 0]
+    batch = denoise_batch(stats(drawn, mean), group_size=2)
+    clip = Clip(1e-4, 1e-4)
+    advantages = torch.full((4,), gain, dtype=torch.float64)
+    loss, slopes, _ = run(Guard(clip), moved, batch, drawn, advantages)
+    _, expected, _ = run(Guard(clip), mean, batch, drawn, advantages)
+    assert loss.isfinite()
+    assert not slopes[0, 0].any()
+    slopes[0, 0] = expected[0, 0]
+    torch.testing.assert_close(slopes, expected)

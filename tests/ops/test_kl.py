@@ -11,7 +11,7 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from mmrl.ops import gaussian
-from mmrl.ops.kl import estimate, kl
+from mmrl.ops.kl import STEEPEST, estimate, kl
 from mmrl.types import ActionStats
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden/objectives.json").read_text())
@@ -63,6 +63,33 @@ def test_k3_of_close_policies_keeps_its_digits() -> None:
     """d^2 / 2 for small d; exp(-d) - 1 taken literally would lose it."""
     near = estimate("k3", tensor([-1.0 + 1e-7]), tensor([-1.0]))
     assert near.item() == pytest.approx(0.5e-14, rel=1e-4, abs=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("drift", [21.0, 89.0, 1e4, 1e20])
+def test_k3_of_a_token_far_below_its_anchor_is_finite_and_pulls_it_up(
+    drift: float, dtype: torch.dtype
+) -> None:
+    """Value and slope of the tangent at STEEPEST, where exp(d) itself passes float32 at 88.7."""
+    log_prob = torch.tensor([-drift], dtype=dtype, requires_grad=True)
+    found = estimate("k3", log_prob, torch.zeros(1, dtype=dtype))
+    found.sum().backward()
+    slope, distance = math.exp(STEEPEST), -log_prob.item()
+    expected = slope - 1 + slope * (distance - STEEPEST) - distance
+    assert log_prob.grad is not None
+    digits = {torch.bfloat16: 2e-2, torch.float32: 1e-6, torch.float64: 1e-12}[dtype]
+    assert found.item() == pytest.approx(expected, rel=digits)
+    assert log_prob.grad.item() == pytest.approx(1 - slope, rel=digits)
+
+
+def test_k3_is_smooth_where_its_tangent_begins_and_untouched_before() -> None:
+    d = tensor([STEEPEST - 1e-6, STEEPEST, STEEPEST + 1e-6])
+    values = estimate("k3", -d, torch.zeros_like(d))
+    torch.testing.assert_close(values, d.exp() - 1 - d, rtol=1e-12, atol=0)
+    near = tensor([-1.0, 0.0, 5.0, 19.0])
+    torch.testing.assert_close(
+        estimate("k3", -near, torch.zeros_like(near)), torch.expm1(near) - near, rtol=0, atol=0
+    )
 
 
 def test_gaussian_kl_of_one_step_equals_the_reference() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -46,3 +48,17 @@ def test_the_released_weight_pulls_less_than_a_millionth_as_hard_as_the_policy()
         shares[coefficient] = (pull.norm() / policy.norm()).item()
     assert shares[1e-5] == pytest.approx(1e-6, rel=0.05)
     assert shares[1e-2] == pytest.approx(1e-3, rel=0.05)
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf"), -float("inf"), -700.0])
+@pytest.mark.parametrize("estimator", ["k2", "k3"])
+def test_a_token_without_weight_has_no_gradient_whatever_it_holds(estimator, poison: float) -> None:
+    log_probs = torch.tensor([[-1.0, poison]], requires_grad=True)
+    current: Actions = {"token": ActionStats(log_probs)}
+    anchor: Actions = {"token": ActionStats(torch.tensor([[-2.0, -1.0]]))}
+    weights: dict[ActionKind, torch.Tensor] = {"token": torch.tensor([[1.0, 0.0]])}
+    kls = anchor_kls(current, {"fixed": anchor}, weights, estimator=estimator)
+    penalty(kls, {"fixed/token": 1.0}).backward()
+    assert log_probs.grad is not None
+    expected = 1.0 if estimator == "k2" else 1 - math.exp(-1)
+    assert log_probs.grad.tolist() == [[pytest.approx(expected), 0.0]]
