@@ -16,6 +16,7 @@ from mmrl.models.aesthetic import load_head
 from mmrl.models.clip_b16 import clip_frames
 from mmrl.models.weights import CLIP_B16_IMAGE
 from mmrl.reward import RewardConfig, rewards
+from mmrl.reward.screen import judges_videos
 from mmrl.types import VideoSample
 
 
@@ -37,6 +38,7 @@ class AestheticLaion(RewardConfig):
     cache: Literal["memory", "disk"] = "memory"
     """Where embeddings of the packaged tower are kept; on disk they outlive the process."""
 
+    @judges_videos
     def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:
         head, embed = load_head(self.head), clip_frames(self.model, self.cache)
         rows = [head(embed.video(sample.video, self.num_frames)).mean() for sample in samples]

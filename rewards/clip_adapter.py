@@ -19,6 +19,7 @@ from mmrl.models.sentences import embed_texts
 from mmrl.models.text_adapter import TextAdapter, load_adapter
 from mmrl.models.weights import CLIP_B16_IMAGE, MINILM
 from mmrl.reward import RewardConfig, rewards
+from mmrl.reward.screen import judges_videos_and_prompts
 from mmrl.types import VideoSample
 
 SHIPPED = Path(__file__).parent.parent / "assets" / "heads" / "clip_b16_adapter.safetensors"
@@ -43,6 +44,7 @@ class ClipAdapter(RewardConfig):
     def loaded(self) -> tuple[TextAdapter, dict[str, str]]:
         return load_adapter(self.adapter or SHIPPED)
 
+    @judges_videos_and_prompts
     def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:
         pictures = self.pictures([sample.video for sample in samples])
         return (self.texts([sample.prompt.text for sample in samples]) * pictures).sum(-1)

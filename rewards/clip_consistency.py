@@ -14,6 +14,7 @@ from mmrl.models.clip_b16 import clip_frames
 from mmrl.models.weights import CLIP_B16_IMAGE
 from mmrl.ops.video_scores import temporal_consistency
 from mmrl.reward import RewardConfig, rewards
+from mmrl.reward.screen import judges_videos
 from mmrl.types import VideoSample
 
 
@@ -31,6 +32,7 @@ class ClipConsistency(RewardConfig):
     cache: Literal["memory", "disk"] = "memory"
     """Where embeddings of the packaged tower are kept; on disk they outlive the process."""
 
+    @judges_videos
     def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:
         embed = clip_frames(self.model, self.cache)
         rows = [temporal_consistency(embed.video(s.video, self.num_frames)) for s in samples]

@@ -13,6 +13,7 @@ from torch import Tensor
 from mmrl.models.clip import ClipModel, load_clip
 from mmrl.models.folder import folder_hash
 from mmrl.reward import RewardConfig, rewards
+from mmrl.reward.screen import judges_videos_and_prompts
 from mmrl.types import VideoSample
 
 
@@ -37,6 +38,7 @@ class ClipScore(RewardConfig):
         """The model, loaded on first use."""
         return load_clip(self.model)
 
+    @judges_videos_and_prompts
     def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:
         texts = [self.prefix + sample.prompt.text for sample in samples]
         videos = [sample.video for sample in samples]

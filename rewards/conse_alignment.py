@@ -16,6 +16,7 @@ from mmrl.models.mobilenet import class_names, mobilenet_v2
 from mmrl.models.sentences import embed_texts
 from mmrl.models.weights import MINILM, MOBILENET_V2
 from mmrl.reward import RewardConfig, rewards
+from mmrl.reward.screen import judges_videos_and_prompts
 from mmrl.types import VideoSample
 
 
@@ -37,6 +38,7 @@ class ConseAlignment(RewardConfig):
     def classes(self) -> Float[Tensor, "classes D"]:
         return embed_texts([f"a photo of a {name}" for name in class_names()])
 
+    @judges_videos_and_prompts
     def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:
         pictures = self.pictures([sample.video for sample in samples])
         return (self.texts([sample.prompt.text for sample in samples]) * pictures).sum(-1)

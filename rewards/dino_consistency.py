@@ -14,6 +14,7 @@ from mmrl.models.dinov2 import dinov2
 from mmrl.models.weights import DINOV2_S14
 from mmrl.ops.video_scores import temporal_consistency
 from mmrl.reward import RewardConfig, rewards
+from mmrl.reward.screen import judges_videos
 from mmrl.types import VideoSample
 
 
@@ -30,6 +31,7 @@ class DinoConsistency(RewardConfig):
     cache: Literal["memory", "disk"] = "memory"
     """Where embeddings of frames are kept; on disk they outlive the process."""
 
+    @judges_videos
     def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:
         embed = dinov2(self.cache)
         rows = [temporal_consistency(embed.video(s.video, self.num_frames)) for s in samples]

@@ -17,6 +17,7 @@ from mmrl.models.raft import ITERATIONS, raft
 from mmrl.models.weights import RAFT
 from mmrl.ops.video_scores import is_dynamic, top_flow
 from mmrl.reward import RewardConfig, rewards
+from mmrl.reward.screen import judges_videos
 from mmrl.types import VideoSample
 
 
@@ -36,6 +37,7 @@ class DynamicDegree(RewardConfig):
     max_frames: int | None = Field(default=None, ge=2)
     """At most so many sampled frames, from the start; null for all."""
 
+    @judges_videos
     def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:
         return torch.tensor([self._score(sample) for sample in samples])
 

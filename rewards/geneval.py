@@ -19,6 +19,7 @@ from mmrl.data.geneval import Clause, Detection, clause_scores
 from mmrl.data.video import quantize, uniform_indices
 from mmrl.registry import load_file
 from mmrl.reward import RewardConfig, rewards
+from mmrl.reward.screen import judges_videos
 from mmrl.types import Prompt, VideoSample
 
 Detector = Callable[[UInt8[Tensor, "H W 3"]], Sequence[Detection]]
@@ -50,12 +51,13 @@ class GenEval(RewardConfig):
             )
         return cast(Detector, found)
 
+    @judges_videos
     def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:
         return torch.tensor([self._score(sample) for sample in samples], dtype=torch.float64)
 
     def _score(self, sample: VideoSample) -> float:
         clauses = clauses_of(sample.prompt)
-        if not clauses or not torch.isfinite(sample.video).all():
+        if not clauses:
             return math.nan
         picked = sample.video[uniform_indices(len(sample.video), self.num_frames)]
         scores = [self._of_frame(clauses, self.detect(frame)) for frame in quantize(picked)]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmrl.models.clip import ClipModel, load_clip
 from mmrl.reward import RewardConfig, rewards
+from mmrl.reward.screen import judges_videos_and_prompts
 from mmrl.types import VideoSample
 
 
@@ -36,6 +37,7 @@ class Hps(RewardConfig):
         """The model, loaded on first use."""
         return load_clip(self.model, checkpoint=self.checkpoint, pad_to_square=True)
 
+    @judges_videos_and_prompts
     def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:
         return self.clip.video_text_cosine(
             [sample.video for sample in samples],

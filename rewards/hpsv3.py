@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +23,7 @@ from mmrl.models.reward_tokens import (
     resized,
 )
 from mmrl.reward import RewardConfig, rewards
+from mmrl.reward.screen import judges_videos_and_prompts
 from mmrl.types import VideoSample
 
 TOKEN = "<|Reward|>"
@@ -60,12 +60,11 @@ class HpsV3(RewardConfig):
         dtype = getattr(torch, self.precision)
         return load_reward_tokens(self.model, Checkpoint(weights), [TOKEN], dtype=dtype)
 
+    @judges_videos_and_prompts
     def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:
         return torch.tensor([self._score(sample) for sample in samples], dtype=torch.float64)
 
     def _score(self, sample: VideoSample) -> float:
-        if not torch.isfinite(sample.video).all():
-            return math.nan
         picked = sample.video[uniform_indices(len(sample.video), self.num_frames)]
         frames = resized(picked, min_pixels=PIXELS, max_pixels=PIXELS)
         text = self.question.read_text("utf-8").replace("{caption}", harmless(sample.prompt.text))

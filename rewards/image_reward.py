@@ -11,10 +11,10 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from mmrl.data.video import uniform_indices
+from mmrl.data.video import to_uint8, uniform_indices
 from mmrl.models.blip_reward import BlipReward, load_blip_reward
-from mmrl.models.clip import to_uint8
 from mmrl.reward import RewardConfig, rewards
+from mmrl.reward.screen import judges_videos_and_prompts
 from mmrl.types import VideoSample
 
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
@@ -38,12 +38,11 @@ class ImageReward(RewardConfig):
         """The model, loaded on first use."""
         return load_blip_reward(self.model, self.checkpoint)
 
+    @judges_videos_and_prompts
     def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:
         return torch.stack([self._score(sample) for sample in samples])
 
     def _score(self, sample: VideoSample) -> Float[Tensor, ""]:
-        if not torch.isfinite(sample.video).all():
-            return torch.tensor(torch.nan)
         frames = to_uint8(sample.video[uniform_indices(len(sample.video), self.num_frames)])
         raw = self.scorer.score(frames, [sample.prompt.text] * len(frames))
         return normalized(raw).mean()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mmrl.data.video import quantize
 from mmrl.reward import RewardConfig, rewards
+from mmrl.reward.screen import judges_videos
 from mmrl.types import VideoSample
 
 QUALITY = 95
@@ -29,15 +30,14 @@ class JpegSize(RewardConfig):
 
     want: Literal["incompressible", "compressible"] = "incompressible"
 
+    @judges_videos
     def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:
         sizes = torch.tensor([kilobytes(sample.video) for sample in samples])
         return sizes if self.want == "incompressible" else -sizes / COMPRESSIBLE
 
 
 def kilobytes(video: Float[Tensor, "F 3 H W"]) -> float:
-    """Mean over frames of bytes / 1000; NaN where a pixel is not finite."""
-    if not torch.isfinite(video).all():
-        return float("nan")
+    """Mean over frames of bytes / 1000."""
     total = 0
     for frame in quantize(video).numpy():
         sink = io.BytesIO()

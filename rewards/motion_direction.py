@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from mmrl.reward import RewardConfig, rewards
+from mmrl.reward.screen import judges_videos
 from mmrl.types import VideoSample
 
 DIRECTIONS = {"left": (0, -1), "right": (0, 1), "up": (-1, 0), "down": (1, 0)}
@@ -30,6 +31,7 @@ class MotionDirection(RewardConfig):
     full: float = Field(default=0.25, gt=0)
     """Drift, in sides of the frame, that earns the whole cosine."""
 
+    @judges_videos
     def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:
         return torch.stack([self._score(sample) for sample in samples])
 

@@ -15,6 +15,7 @@ from mmrl.models.amt import amt_s
 from mmrl.models.weights import AMT_S
 from mmrl.ops.video_scores import interpolation_smoothness
 from mmrl.reward import RewardConfig, rewards
+from mmrl.reward.screen import judges_videos
 from mmrl.types import VideoSample
 
 
@@ -31,12 +32,13 @@ class MotionSmoothnessAmt(RewardConfig):
     max_frames: int | None = Field(default=None, ge=3)
     """At most so many frames, from the start; null for all."""
 
+    @judges_videos
     def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:
         return torch.stack([self._score(sample.video) for sample in samples])
 
     def _score(self, video: Float[Tensor, "F 3 H W"]) -> Float[Tensor, ""]:
         frames = self._frames(video)
-        if len(frames) < 3 or not torch.isfinite(frames).all():
+        if len(frames) < 3:
             return torch.tensor(torch.nan)
         middle = amt_s()
         drawn = [middle(before, after) for before, after in pairwise(frames[::2])]

@@ -9,11 +9,11 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from mmrl.data.video import uniform_indices
-from mmrl.models.clip import to_uint8
+from mmrl.data.video import to_uint8, uniform_indices
 from mmrl.models.nudity import nudity_detector
 from mmrl.models.weights import NUDENET
 from mmrl.reward import RewardConfig, rewards
+from mmrl.reward.screen import judges_videos
 from mmrl.types import VideoSample
 
 
@@ -29,6 +29,7 @@ class NsfwPenalty(RewardConfig):
     floor: float = Field(default=0.2, ge=0, le=1)
     """Probabilities below it are noise; NudeNet's own limit."""
 
+    @judges_videos
     def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:
         return torch.stack([self._score(sample) for sample in samples])
 

@@ -12,10 +12,10 @@ from pydantic import Field
 from torch import Tensor
 
 from mmrl.data.ocr_match import ocr_score, ocr_targets
-from mmrl.data.video import uniform_indices
-from mmrl.models.clip import to_uint8
+from mmrl.data.video import to_uint8, uniform_indices
 from mmrl.models.ocr import ocr_engine, ocr_origin
 from mmrl.reward import RewardConfig, rewards
+from mmrl.reward.screen import judges_videos
 from mmrl.types import VideoSample
 
 
@@ -30,6 +30,7 @@ class Ocr(RewardConfig):
 
     num_frames: int = Field(default=4, ge=1)
 
+    @judges_videos
     def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:
         return torch.tensor([self._score(sample) for sample in samples])
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from mmrl.models.clip import ClipModel, load_clip
 from mmrl.models.folder import folder_hash
 from mmrl.reward import RewardConfig, rewards
+from mmrl.reward.screen import judges_videos_and_prompts
 from mmrl.types import VideoSample
 
 
@@ -36,6 +37,7 @@ class PickScore(RewardConfig):
         """The model, loaded on first use."""
         return load_clip(self.model)
 
+    @judges_videos_and_prompts
     def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:
         texts = [sample.prompt.text for sample in samples]
         videos = [sample.video for sample in samples]

@@ -15,6 +15,7 @@ from mmrl.config import ConfigError
 from mmrl.data.wire import TENSOR_TYPE
 from mmrl.data.wire_samples import Encoding, png_request, tensor_request
 from mmrl.reward import RewardConfig, RewardUnavailable, rewards
+from mmrl.reward.screen import judges_videos
 from mmrl.types import Sample
 
 
@@ -49,6 +50,7 @@ class Remote(RewardConfig):
         weakref.finalize(self, _close, client, asyncio.get_running_loop())
         return client
 
+    @judges_videos
     async def __call__(self, given: Sample | Sequence[Sample]) -> list[float | None]:
         samples = list(given) if isinstance(given, Sequence) else [given]
         answer = self._answer(await self._ask(samples))

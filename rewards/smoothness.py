@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from mmrl.reward import RewardConfig, rewards
+from mmrl.reward.screen import judges_videos
 from mmrl.types import VideoSample
 
 
@@ -25,6 +26,7 @@ class Smoothness(RewardConfig):
     differentiable: ClassVar[bool] = True
     tolerance: float = Field(default=0.05, gt=0)
 
+    @judges_videos
     def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:
         jerk = torch.stack([sample.video.diff(n=2, dim=0).abs().mean() for sample in samples])
         return torch.exp(-jerk / self.tolerance)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmrl.data.video import quantize
 from mmrl.reward import RewardConfig, rewards
+from mmrl.reward.screen import judges_videos
 from mmrl.types import VideoSample
 
 
@@ -22,11 +23,12 @@ class TemporalFlickering(RewardConfig):
     pixels that are not finite, score NaN.
     """
 
+    @judges_videos
     def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:
         return torch.tensor([self._score(sample.video) for sample in samples], dtype=torch.float64)
 
     def _score(self, video: Float[Tensor, "F 3 H W"]) -> float:
-        if len(video) < 2 or not torch.isfinite(video).all():
+        if len(video) < 2:
             return math.nan
         gaps = quantize(video).double().diff(dim=0).abs()
         return (255 - gaps.mean().item()) / 255

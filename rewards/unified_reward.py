@@ -11,6 +11,7 @@ from mmrl.judge.base import Question, fill, score_of
 from mmrl.judge.pictures import pictures_of
 from mmrl.judge.section import JudgedReward
 from mmrl.reward import rewards
+from mmrl.reward.screen import judges_videos_and_prompts
 from mmrl.types import VideoSample
 
 INSTRUCTION = """\
@@ -38,6 +39,7 @@ class UnifiedReward(JudgedReward):
     last: bool = False
     """Take the last of several different scores instead of abstaining."""
 
+    @judges_videos_and_prompts
     async def __call__(self, samples: VideoSample | Sequence[VideoSample]) -> list[float]:
         given = [samples] if isinstance(samples, VideoSample) else samples
         questions = [self._ask_about(sample) for sample in given]

@@ -23,6 +23,7 @@ from mmrl.models.reward_tokens import (
     resized,
 )
 from mmrl.reward import RewardConfig, rewards
+from mmrl.reward.screen import judges_videos
 from mmrl.types import VideoSample
 
 TOKENS = ("<|VQ_reward|>", "<|MQ_reward|>", "<|TA_reward|>")
@@ -83,12 +84,13 @@ class VideoAlign(RewardConfig):
             for name, (mean, std) in PUBLISHED.items()
         }
 
+    @judges_videos
     def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:
         return torch.tensor([self._score(sample) for sample in samples], dtype=torch.float64)
 
     def _score(self, sample: VideoSample) -> float:
-        video = sample.video
-        if len(video) < 2 or not torch.isfinite(video).all():
+        video, asked = sample.video, sample.prompt.text.strip()
+        if len(video) < 2 or not (asked or self.dimension in ("VQ", "MQ")):
             return math.nan
         picked = video[frame_indices(len(video), sample.fps, sample_fps=self.sample_fps)]
         frames = resized(picked, min_pixels=MIN_PIXELS, max_pixels=self.max_pixels)

@@ -21,6 +21,7 @@ from mmrl.judge.base import Question, Reply, fill, score_of
 from mmrl.judge.pictures import pictures_of
 from mmrl.judge.section import JudgedReward
 from mmrl.reward import rewards
+from mmrl.reward.screen import judges_videos
 from mmrl.types import Sample, TextSample, VideoSample
 
 TOP = 5
@@ -49,6 +50,7 @@ class VlmJudge(JudgedReward):
             raise ConfigError(f"has neither {{prompt}} nor {{response}}: {value!r}")
         return value
 
+    @judges_videos
     async def __call__(self, samples: Sample | Sequence[Sample]) -> list[float]:
         given = [samples] if isinstance(samples, TextSample | VideoSample) else samples
         replies = await self.memory.ask(self.judge, [self._ask_about(one) for one in given])

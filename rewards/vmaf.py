@@ -14,6 +14,7 @@ from mmrl.data.files import resolve
 from mmrl.data.video import read_video
 from mmrl.data.vmaf import MODEL, vmaf
 from mmrl.reward import RewardConfig, rewards
+from mmrl.reward.screen import judges_videos
 from mmrl.types import VideoSample
 
 
@@ -27,6 +28,7 @@ class Vmaf(RewardConfig):
     hundredths against ffmpeg on the files themselves.
     """
 
+    @judges_videos
     def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:
         return torch.tensor([self._score(sample) for sample in samples])
 

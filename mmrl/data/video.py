@@ -34,10 +34,16 @@ def uniform_indices(num_frames: int, count: int) -> list[int]:
     return [(low + high - 1) // 2 for low, high in pairwise(edges)]
 
 
+def to_uint8(video: Float[Tensor, "F 3 H W"]) -> UInt8[Tensor, "F 3 H W"]:
+    """round(255 x) after clamping to [0, 1], half to even; ValueError for pixels not finite."""
+    if not torch.isfinite(video).all():
+        raise ValueError("pixels are not finite")
+    return (video.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
 def quantize(video: Float[Tensor, "F 3 H W"]) -> UInt8[Tensor, "F H W 3"]:
-    """round(255 x), half to even, frames as pictures are stored."""
-    levels = (video.clamp(0, 1) * 255).round().to(torch.uint8)
-    return rearrange(levels, "f c h w -> f h w c")
+    """As `to_uint8`, frames as pictures are stored."""
+    return rearrange(to_uint8(video), "f c h w -> f h w c")
 
 
 def read_video(path: Path, count: int | None = None) -> Float[Tensor, "F 3 H W"]:

@@ -164,6 +164,8 @@ def _entry(gallery: Path, number: int, when: str, found: Evaluation, index: int)
         f"scores_{when}": {k: v if math.isfinite(v) else None for k, v in scores.items()},
     }
     if isinstance(sample, VideoSample):
+        if not torch.isfinite(sample.video).all():
+            return entry | {"kind": "video", f"broken_{when}": "pixels are not finite"}
         name = f"{number:03d}_{when}.webp"
         (gallery / name).write_bytes(encode_webp(sample.video, fps=sample.fps, scale=4))
         return entry | {"kind": "video", when: name}

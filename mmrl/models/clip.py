@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from mmrl.config import ConfigError
-from mmrl.data.video import uniform_indices
+from mmrl.data.video import to_uint8, uniform_indices
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,6 @@ class ClipModel:
             for part, text in zip(images.split([len(p) for p in picked]), texts, strict=True)
         ]
         return torch.stack(cosines)
-
-
-def to_uint8(video: Float[Tensor, "F 3 H W"]) -> UInt8[Tensor, "F 3 H W"]:
-    """round(255 x) after clamping to [0, 1]; pixels that are not finite are refused."""
-    if not torch.isfinite(video).all():
-        raise ValueError("pixels are not finite")
-    return (video.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def load_clip(

@@ -13,8 +13,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from mmrl.data.files import cache_folder
-from mmrl.data.video import uniform_indices
-from mmrl.models.clip import to_uint8
+from mmrl.data.video import to_uint8, uniform_indices
 from mmrl.models.tensor_files import read_tensors, write_tensors
 
 MEMORY_FRAMES = 65_536

@@ -75,6 +75,8 @@ def _card(folder: Path, entry: dict[str, Any]) -> str:
 def _videos(folder: Path, entry: dict[str, Any]) -> str:
     halves = []
     for when in WHEN:
+        if reason := entry.get(f"broken_{when}"):
+            halves.append(f'<div><p class="quiet">{when}: no video, {escape(reason)}</p></div>')
         if not entry.get(when):
             continue
         label = escape(f"{when} training: {entry['prompt']}", quote=True)

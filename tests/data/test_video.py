@@ -11,7 +11,14 @@ import torch
 from PIL import Image
 
 from mmrl.data.prompts import DataError
-from mmrl.data.video import encode_webp, quantize, read_video, uniform_indices, write_mp4
+from mmrl.data.video import (
+    encode_webp,
+    quantize,
+    read_video,
+    to_uint8,
+    uniform_indices,
+    write_mp4,
+)
 
 
 def moving_square(frames: int = 6, side: int = 64) -> torch.Tensor:
@@ -45,6 +52,15 @@ def test_quantizing_rounds_and_clamps():
     levels = torch.tensor([0.49, 0.51, 1.6, 127.5, 254.6, 300.0, -3.0]) / 255
     video = levels.double()[:, None, None, None].expand(-1, 3, 1, 1)
     assert quantize(video)[:, 0, 0, 0].tolist() == [0, 1, 2, 128, 255, 255, 0]
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_pixels_that_are_not_finite_are_never_written_as_a_colour(value: float):
+    video = torch.rand(2, 3, 4, 4)
+    video[1, 2, 3, 3] = value
+    for use in (quantize, to_uint8, lambda v: encode_webp(v, fps=8)):
+        with pytest.raises(ValueError, match="not finite"):
+            use(video)
 
 
 def test_a_webp_gives_back_every_level_exactly(tmp_path: Path):

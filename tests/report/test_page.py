@@ -12,13 +12,16 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from mmrl.config import UserError
+from mmrl.evaluate.runner import Evaluation, write_gallery
 from mmrl.report.changes import Change, Estimate, changes, number
-from mmrl.report.gallery import data_uri
+from mmrl.report.gallery import data_uri, gallery_html
 from mmrl.report.page import write_report
 from mmrl.report.run import read_run
+from mmrl.types import Prompt, VideoSample
 
 
 class Reader(HTMLParser):
@@ -75,6 +78,16 @@ def test_the_table_holds_the_numbers_of_the_evaluation(page: str, demo_folder: P
         gain = sum(new - old for old, new in pairs) / 64
         assert f">{'+' if gain > 0 else ''}{number(gain)} [" in row[0]
         assert '<td class="number">64</td>' in row[0]
+
+
+def test_a_broken_video_of_a_gallery_says_so_and_is_not_shown_as_black(tmp_path: Path):
+    sound, broken = torch.rand(2, 3, 8, 8), torch.full((2, 3, 8, 8), torch.nan)
+    samples = [VideoSample(Prompt("a red three"), video) for video in (sound, broken)]
+    scores = {"reward": torch.tensor([1.0, torch.nan])}
+    write_gallery(tmp_path, "after", Evaluation(samples, [1, 2], scores, [0, 1]), 2)
+    html = gallery_html(tmp_path)
+    assert html.count("<img") == 1
+    assert "after: no video, pixels are not finite" in html
 
 
 def test_the_page_says_what_rose_what_fell_and_what_did_not_move(demo_folder: Path):

@@ -68,6 +68,21 @@ def test_a_videos_score_is_that_of_the_same_reward_in_this_process(service: Serv
     )
 
 
+@pytest.mark.parametrize("encoding", ["png", "float32"])
+@pytest.mark.parametrize("unit", ["sample", "group"])
+def test_a_broken_video_has_no_score_there_as_it_has_none_here(
+    service: Service, encoding: str, unit: str
+) -> None:
+    """A NaN pixel written as a PNG would be black, and black scores best where dark is good."""
+    sound, broken = torch.full((3, 3, 8, 8), 0.5), torch.full((3, 3, 8, 8), 0.5)
+    broken[1, 0, 0, 0] = torch.nan
+    videos = [VideoSample(Prompt("q"), video) for video in (sound, broken, sound + torch.inf)]
+    here = Scorer("smoothness", load_reward("smoothness"), FaultPolicy(budget=1)).score(videos)
+    there = scorer(service, "smoothness", encoding=encoding, unit=unit).score(videos, 3)
+    assert here.statuses == there.statuses == ("ok", "abstained", "abstained")
+    torch.testing.assert_close(here.values, there.values, equal_nan=True)
+
+
 def test_a_sample_in_trouble_costs_no_other_its_score(service: Service) -> None:
     """All requests are joined to one call; the one that hangs and the one that kills are found."""
     judge = scorer(service, "length")
