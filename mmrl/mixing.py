@@ -142,8 +142,10 @@ def trust_weighted(
     gamma = min(1, exp(mean thinking of right answers - mean of wrong ones)), right: outcome >=
     threshold; 1 where a group has only one sort (Trust-GRPO, arXiv:2505.17018). `released` sets
     thinking to 0 where outcome < 0.2, so gamma is 1 on 0/1 outcomes, and gives gamma 0 to groups
-    wholly >= 0.9 or <= 0.1. `plain` is the ablation: gamma is 1.
+    wholly >= 0.9 or <= 0.1. `plain` is the ablation: gamma is 1. ValueError for tables of two
+    shapes and for groups without an answer.
     """
+    _check_same_groups(outcome, thinking)
     if step < 0 or decay_steps <= 0:
         raise ValueError(f"need step >= 0 and decay_steps > 0, got {step} and {decay_steps}")
     if alpha < 0 or not 0 <= threshold <= 1:
@@ -172,6 +174,16 @@ def _trivial(outcome: Float[Tensor, "P G"]) -> Bool[Tensor, " P"]:
     low, high = RELEASED_TRIVIAL
     unknown = outcome.isnan()
     return ((outcome <= low) | unknown).all(1) | ((outcome >= high) | unknown).all(1)
+
+
+def _check_same_groups(outcome: Tensor, thinking: Tensor) -> None:
+    if outcome.ndim != 2 or outcome.shape != thinking.shape:
+        raise ValueError(
+            "outcome and thinking must both be (P, G), a number for every answer, "
+            f"got {tuple(outcome.shape)} and {tuple(thinking.shape)}"
+        )
+    if outcome.shape[1] == 0:
+        raise ValueError(f"a group holds no answer: outcome is {tuple(outcome.shape)}")
 
 
 def _check_unit_range(name: str, values: Float[Tensor, "P G"]) -> None:

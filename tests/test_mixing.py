@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any, Literal
 
+import jaxtyping
 import pytest
 import torch
 
@@ -220,6 +221,27 @@ def test_trust_names_what_it_cannot_use(change: dict, message: str) -> None:
     given |= {"decay_steps": 10} | change
     with pytest.raises(ValueError, match=message):
         trust_weighted(**given)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "thinking", "message"),
+    [
+        ((2, 4), (1, 4), r"both be \(P, G\), .*, got \(2, 4\) and \(1, 4\)"),
+        ((2, 4), (2, 1), r"got \(2, 4\) and \(2, 1\)"),
+        ((4,), (4,), r"got \(4,\) and \(4,\)"),
+        ((2, 0), (2, 0), r"a group holds no answer: outcome is \(2, 0\)"),
+    ],
+)
+def test_trust_needs_a_grade_for_every_answer(
+    outcome: tuple[int, ...],
+    thinking: tuple[int, ...],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in a run, where no shape is checked by its annotation and torch would broadcast."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ValueError, match=message):
+        trust_weighted(torch.zeros(outcome), torch.zeros(thinking), 0, decay_steps=10)
 
 
 def test_in_a_sum_a_reward_of_large_scale_decides_the_advantage_alone() -> None:

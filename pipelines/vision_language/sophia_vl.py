@@ -70,6 +70,12 @@ class SophiaVl(VlmPipelineConfig):
                 f"trust needs outcomes in [0, 1], got {self.mixing.kind}; use weighted_sum",
                 key="mixing.kind",
             )
+        if self.thinking in self.mixing.anneal:
+            raise ConfigError(
+                "the thinking reward fades by exp(-s / decay_steps); set decay_steps, and its "
+                "weight for alpha",
+                key=f"mixing.anneal.{self.thinking}",
+            )
         return self
 
     def outcome_weights(self) -> dict[str, float]:

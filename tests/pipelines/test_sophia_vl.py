@@ -94,6 +94,10 @@ def test_an_answer_without_a_grade_has_no_reward_and_the_rest_are_as_if_it_were_
         ("rewards.accuracy.weight=0", "rewards: expected an outcome: .* got {}"),
         ("rewards.accuracy.weight=-1", "rewards: expected an outcome"),
         ("mixing.kind=gdpo", r"mixing.kind: trust needs outcomes in \[0, 1\]"),
+        (
+            "mixing.anneal={thinking_reward: {kind: linear, start: 1, end: 0, steps: 9}}",
+            r"mixing.anneal.thinking_reward: .* set decay_steps",
+        ),
         ("decay_steps=0", "decay_steps: expected greater than 0"),
         ("threshold=1.5", "threshold: expected less than or equal to 1"),
         ("group_size=1", "a group of 1 has no advantage"),
