@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmrl.data.answers import answer_block, reference_answer
 from mmrl.data.boxed import last_box
-from mmrl.data.math_equal import shared_worker
+from mmrl.data.math_equal import same_value
 from mmrl.reward import RewardConfig, rewards
 from mmrl.types import TextSample
 
@@ -21,8 +21,8 @@ from mmrl.types import TextSample
 class MathAnswer(RewardConfig):
     r"""1 where the last `\boxed{}`, else the answer block, equals the reference by math-verify.
 
-    A text with neither is wrong; a comparison past `seconds` scores NaN, and so does a prompt
-    without a reference. Needs the extra `math`.
+    101_2 and 101 are two numbers. A text with neither is wrong; a comparison past `seconds` scores
+    NaN, and so does a prompt without a reference. Needs the extra `math`.
     """
 
     seconds: float = Field(default=5.0, gt=0)
@@ -37,7 +37,5 @@ class MathAnswer(RewardConfig):
         answer = last_box(sample.text) or answer_block(sample.text)
         if not answer:
             return 0.0
-        found = shared_worker().equal(
-            last_box(reference) or reference, answer, seconds=self.seconds
-        )
+        found = same_value(last_box(reference) or reference, answer, seconds=self.seconds)
         return math.nan if found is None else float(found)

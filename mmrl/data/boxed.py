@@ -3,9 +3,20 @@ r"""Reading `\boxed{...}` answers."""
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 BOX = "\\boxed"
-OPENING = re.compile(r"\\boxed\s*\{")
+OPENING = re.compile(r"\\boxed\s*+\{")
+BRACE = re.compile(r"(?P<box>\\boxed\s*+\{)|\\(?!\\boxed).|[{}]", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Boxed:
+    """One box: text[start:end] is all of it, `content` what stands between its braces."""
+
+    start: int
+    end: int
+    content: str
 
 
 def count_boxes(text: str) -> int:
@@ -13,37 +24,30 @@ def count_boxes(text: str) -> int:
     return text.count(BOX)
 
 
-def boxes(text: str) -> list[str]:
-    """The content of every box whose braces close, in order; a box inside another is its content.
+def find_boxes(text: str) -> list[Boxed]:
+    """Every box whose braces close, in order; a box inside another is its content.
 
     Braces nest, and an escaped brace does not count.
     """
-    found, position = [], 0
-    while match := OPENING.search(text, position):
-        end = _closing(text, match.end())
-        if end is None:
-            position = match.end()
-        else:
-            found.append(text[match.end() : end].strip())
-            position = end
+    found: list[Boxed] = []
+    opened: list[re.Match[str]] = []
+    for brace in BRACE.finditer(text):
+        if brace["box"] or brace[0] == "{":
+            opened.append(brace)
+        elif brace[0] == "}" and opened and (opening := opened.pop())["box"]:
+            while found and found[-1].start > opening.start():
+                found.pop()
+            content = text[opening.end() : brace.start()].strip()
+            found.append(Boxed(opening.start(), brace.end(), content))
     return found
+
+
+def boxes(text: str) -> list[str]:
+    """The contents of `find_boxes`."""
+    return [box.content for box in find_boxes(text)]
 
 
 def last_box(text: str) -> str | None:
     """The content of the last readable box, or None."""
-    found = boxes(text)
-    return found[-1] if found else None
-
-
-def _closing(text: str, start: int) -> int | None:
-    depth, position = 1, start
-    while position < len(text):
-        character = text[position]
-        if character == "\\":
-            position += 1
-        elif character in "{}":
-            depth += 1 if character == "{" else -1
-            if depth == 0:
-                return position
-        position += 1
-    return None
+    found = find_boxes(text)
+    return found[-1].content if found else None

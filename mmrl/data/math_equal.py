@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import multiprocessing
+import re
 import threading
 from functools import cache
 from multiprocessing.connection import Connection
@@ -18,6 +19,13 @@ from mmrl.config import ConfigError
 
 STARTUP_SECONDS = 60.0
 """How long importing sympy may take on a busy machine."""
+
+LITERAL = re.compile(
+    r"(?P<sign>-?)\(?(?P<digits>[0-9A-Fa-f]++)\)?\s*+_\s*+\{?\s*+(?:\\text\{)?"
+    r"(?P<base>[0-9]{1,2}|[A-Za-z]++)\}{0,2}"
+)
+NAMES = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+BASES = dict(zip(NAMES, range(2, 11), strict=True)) | {"twelve": 12, "sixteen": 16}
 
 
 class MathWorker:
@@ -74,6 +82,28 @@ def shared_worker() -> MathWorker:
     worker = MathWorker()
     atexit.register(worker.stop)
     return worker
+
+
+def same_value(reference: str, answer: str, *, seconds: float) -> bool | None:
+    """As `MathWorker.equal`, of the one worker; a number and one in another base are not equal.
+
+    math-verify itself takes 101_2 for 101.
+    """
+    literals = base_literal(reference), base_literal(answer)
+    if literals != (None, None):
+        return literals[0] == literals[1]
+    return shared_worker().equal(reference, answer, seconds=seconds)
+
+
+def base_literal(text: str) -> tuple[str, int] | None:
+    r"""Digits and base of 101_2, (101)_{2} or 101_{\text{two}}; None without a base, and for 10."""
+    found = LITERAL.fullmatch(text.rpartition("=")[2].replace("$", "").strip())
+    if found is None:
+        return None
+    digits, base = found["digits"].upper().lstrip("0") or "0", BASES.get(found["base"].lower())
+    base = base or (int(found["base"]) if found["base"].isdecimal() else 0)
+    valid = 2 <= base <= 16 and base != 10 and all(int(digit, 16) < base for digit in digits)
+    return (found["sign"] + digits, base) if valid else None
 
 
 def _work(pipe: Connection) -> None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 
 from mmrl.data.boxed import boxes, last_box
 from mmrl.data.math_equal import MathWorker
+from mmrl.data.prompts import DataError
 from mmrl.evaluate.calibration import brier, expected_calibration_error
 from mmrl.reward import load_reward
 from mmrl.types import Prompt, TextSample
+from rewards.clinical_reasoning import ClinicalReasoning
+from rewards.structured_reasoning import final_answer, stated_tenths
 
 CASES = json.loads((Path(__file__).parent.parent / "golden/clinical_rewards.json").read_text())[
     "cases"
@@ -60,6 +64,30 @@ def test_the_fixed_clinical_reward_is_bounded_and_takes_no_offence_at_units() ->
     assert score("clinical_reasoning", thought, "B") == 11.5
 
 
+@pytest.mark.parametrize("variant", ["fixed", "released"])
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (r"\boxed{A} because of {x}", 1.5),
+        (r"by {x}: \boxed{A}", 1.5),
+        (r"\boxed{\text{A}} since \frac{1}{2}", 1.5),
+        (r" \boxed{A} ", 1.0),
+        (r"\boxed{A} or \boxed{A", 1.0),
+    ],
+)
+def test_text_beside_a_box_may_have_braces_of_its_own(
+    answer: str, expected: float, variant: Literal["fixed", "released"]
+) -> None:
+    reward = ClinicalReasoning(variant=variant)
+    assert reward.shape(f"<think>r</think><answer>{answer}</answer>") == expected
+
+
+def test_an_empty_text_has_no_script_bonus() -> None:
+    for text in ("", " \n"):
+        assert score("clinical_reasoning", text, "B", script_weight=0.5) == 0.0
+    assert score("clinical_reasoning", "so", "B", script_weight=0.5) == 0.5
+
+
 def test_only_the_letter_moves_the_clinical_reward_by_ten() -> None:
     text = "<think>r</think><answer>so \\boxed{%s}</answer>"
     gap = score("clinical_reasoning", text % "B", "B") - score(
@@ -89,10 +117,40 @@ def test_prompt4trust_as_released_equals_the_reference(case: dict) -> None:
             math.log(1e-12),
         ),
         ("The answer is C with confidence 100.", math.log(1e-10) - 1),
+        ("The answer is B with confidence 1.", math.log(0.01)),
+        ("The answer is B with confidence 1.0", 0.0),
+        ("ANSWER IS: B, Confidence of 90", math.log(0.9)),
+        ("The answer is a benign tumour, with confidence 80.", math.log(1e-12)),
+        ("The answer is I think B, with confidence 80.", math.log(1e-12)),
+        ("The answer is B-cell lymphoma with confidence 80.", math.log(1e-12)),
+        ("The answer is b with confidence 80.", math.log(1e-12)),
+        ("The answer is Z with confidence 80.", math.log(1e-12)),
     ],
 )
 def test_what_the_fixed_reader_reads(text: str, expected: float) -> None:
     assert score("stated_confidence", text, "B") == pytest.approx(expected, rel=1e-12)
+
+
+def test_letters_are_the_options_that_the_prompt_lists() -> None:
+    def scored(question: str, letter: str, answer: str) -> float:
+        text = f"The answer is {letter} with confidence 80."
+        reward = load_reward("stated_confidence")
+        return reward([TextSample(Prompt(question, answer=answer), text)]).item()
+
+    two, five = "Which? A) cyst, B) tumour", "Which? A) a, B) b, C) c, D) d, E) e"
+    assert scored(two, "C", "B") == math.log(1e-12)
+    assert scored(five, "E", "E") == math.log(0.8)
+    assert scored("Which?", "D", "B") == pytest.approx(math.log(0.2) - 1)
+    for question, answer in ((two, "C"), ("Which?", "E"), (five, "B) b")):
+        with pytest.raises(DataError, match="is none of its options"):
+            scored(question, "A", answer)
+
+
+def test_a_reply_of_blanks_is_read_in_one_pass() -> None:
+    start = time.process_time()
+    text = "The answer is B with confidence" + " " * 50_000
+    assert score("stated_confidence", text, "B") == math.log(1e-12)
+    assert time.process_time() - start < 0.5
 
 
 def test_honesty_is_the_best_policy_and_being_right_beats_being_wrong() -> None:
@@ -131,6 +189,65 @@ def test_refine_s_fixed_reader_wants_a_whole_number_up_to_ten_and_each_section_o
         assert score("structured_reasoning", text, "42") == 0.6875
     twice = full.replace("<plan>p</plan>", "<plan>p</plan><plan>q</plan>", 1)
     assert score("structured_reasoning", twice, "42") == 0.75
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("<final_answer>42", "42"),
+        ("<final_answer>42</final_answer><self_assessment>Confidence: 9/10", "42"),
+        ("<final_answer>42\nConfidence: 9/10", "42"),
+        ("<think>\\boxed{7}</think><final_answer>So it is 1,234.</final_answer>", "1,234"),
+        ("<final_answer>$\\frac{1}{2}$</final_answer>", "\\frac{1}{2}"),
+        ("<final_answer>It is 1/2, not \\boxed{2}</final_answer>", "2"),
+        ("<final_answer>It is 3 or 1/2</final_answer>", "1/2"),
+        ("<final_answer>It is 101_{2}</final_answer>", "101_{2}"),
+        ("<think>as <final_answer> says</think><final_answer>x = 3</final_answer>", "x = 3"),
+        ("<final_answer>none</final_answer> 5", "none"),
+        ("<self_assessment>Confidence: 9/10</self_assessment>", ""),
+        ("I get 42. Confidence: 9/10", "42"),
+    ],
+)
+def test_the_answer_is_read_in_its_own_section(text: str, expected: str) -> None:
+    assert final_answer(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("<self_assessment>Sure.\n Confidence: 9/10 \n</self_assessment>", 9),
+        ("<self_assessment>Confidence: 0/10", 0),
+        ("<think>Confidence: 9/10</think><self_assessment>\nConfidence: 2/10\n", 2),
+        ("<think>\nConfidence: 9/10\n</think>", None),
+        ("<self_assessment>My Confidence: 9/10 is high</self_assessment>", None),
+        ("<self_assessment>Confidence: 9/10\nConfidence: 1/10</self_assessment>", None),
+        ("<self_assessment>\nConfidence: 11/10\n</self_assessment>", None),
+        ("<self_assessment>s</self_assessment>\nConfidence: 9/10", None),
+    ],
+)
+def test_the_confidence_is_one_line_of_the_self_assessment(text: str, expected: int | None) -> None:
+    assert stated_tenths(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "expected"),
+    [
+        ("101_2", "101", 0.0),
+        ("101", "101_{2}", 0.0),
+        ("101_2", "101_{\\text{two}}", 1.0),
+        ("(1F)_{16}", "1f_16", 1.0),
+        ("101_3", "101_2", 0.0),
+        ("101_{10}", "101", 1.0),
+        ("x = 101_2", "101_2", 1.0),
+    ],
+)
+def test_a_number_and_one_in_another_base_differ(
+    answer: str, reference: str, expected: float
+) -> None:
+    assert score("math_answer", f"\\boxed{{{answer}}}", reference, seconds=30.0) == expected
+    full = REFINED.replace("CONFIDENCE", "none").replace("\\boxed{42}", f"\\boxed{{{answer}}}")
+    found = score("structured_reasoning", full, reference, seconds=30.0)
+    assert found == (0.6875 if expected else 0.4375)
 
 
 @pytest.mark.parametrize(
