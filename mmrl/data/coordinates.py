@@ -68,6 +68,11 @@ class Box:
         return self.x1 <= x < self.x2 and self.y1 <= y < self.y2
 
 
+def in_picture(point: Point) -> bool:
+    """Whether a point of [0, 1] x [0, 1] lies in its picture, borders included."""
+    return all(0 <= side <= 1 for side in point)
+
+
 class Coordinates(Config):
     """What a pair of numbers means: `frame` is what the lower right corner is called.
 

@@ -14,20 +14,20 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mmrl.data.answers import answer_block
-from mmrl.data.coordinates import Box, Coordinates, ImageSize, Point
+from mmrl.data.coordinates import Box, Coordinates, ImageSize, Point, in_picture
 from mmrl.data.prompts import DataError
 from mmrl.types import Prompt
 
 KEYS = ("action_description", "action_type", "value", "point_2d")
 NO_POINT = (-100.0, -100.0)
-"""Besides the word "none", how a model says that an action has no place."""
+"""Besides the word "none", how a model or a record says that an action has no place."""
 
 
 @dataclass(frozen=True)
 class Rule:
     """What an action needs besides its type."""
 
-    value: Literal["free", "text", "sentence", "key", "direction"]
+    value: Literal["free", "text", "sentence", "key", "direction", "seconds"]
     """How its value is compared; `free` is not."""
     point: Literal["required", "optional", "none"]
 
@@ -41,7 +41,7 @@ ACTIONS = {
     "keyboardpress": Rule("key", "none"),
     "scroll": Rule("direction", "none"),
     "swipe": Rule("direction", "optional"),
-    "wait": Rule("free", "none"),
+    "wait": Rule("seconds", "none"),
     "navigatehome": Rule("free", "none"),
     "navigateback": Rule("free", "none"),
     "openapp": Rule("text", "none"),
@@ -152,8 +152,8 @@ def read_target(metadata: Mapping[str, str | int | float]) -> Target:
     """Box, point and sizes of a prompt's metadata, in [0, 1].
 
     Keys: `bbox_x1 .. bbox_y2`, `point_x, point_y`, `width, height`, `resized_width,
-    resized_height`, and `space`, in which box and point are written (pixel if not said).
-    ValueError for a box or a size that cannot be.
+    resized_height`, and `space`, in which box and point are written (pixel if not said). The pair
+    (-100, -100) is no point. ValueError for a box, a point or a size that cannot be.
     """
     size, resized = _size(metadata, ""), _size(metadata, "resized_")
     space = metadata.get("space", "pixel")
@@ -163,7 +163,11 @@ def read_target(metadata: Mapping[str, str | int | float]) -> Target:
     sides = _numbers(metadata, ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2"))
     place = _numbers(metadata, ("point_x", "point_y"))
     box = None if sides is None else written.box((sides[0], sides[1], sides[2], sides[3]), size)
-    point = None if place is None else written.to_unit((place[0], place[1]), size)
+    point = None
+    if place is not None and tuple(place) != NO_POINT:
+        point = written.to_unit((place[0], place[1]), size)
+        if not in_picture(point):
+            raise ValueError(f"a point must lie inside its picture, in [0, 1] it is {point}")
     return Target(box, point, size, resized)
 
 

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mmrl.data.coordinates import Border, Coordinates, Point
+from mmrl.data.coordinates import Border, Coordinates, Point, in_picture
 from mmrl.data.gui import ACTIONS, Action, Reference, Target
+from mmrl.data.text_match import as_number
 
 KEY_NAMES = {"return": "enter", "esc": "escape", "del": "delete", "spacebar": "space"}
 
@@ -65,10 +66,15 @@ def hits(
     radius: float,
     border: Border,
 ) -> bool:
-    """Whether a written point is in the target's box, or near its point where it has no box."""
+    """Whether a written point is in the target's box, or near its point where it has no box.
+
+    A point outside the picture hits nothing. ValueError for a target without box and point.
+    """
     if point is None:
         return False
     x, y = coordinates.to_unit(point, target.size, target.resized)
+    if not in_picture((x, y)):
+        return False
     if target.box is not None:
         return target.box.holds((x, y), border)
     if target.point is None:
@@ -97,6 +103,8 @@ def _values_agree(found: str, reference: str, how: str, threshold: float, above:
         return found.strip().lower() == reference.strip().lower()
     if how == "key":
         return _key(found) == _key(reference)
+    if how == "seconds":
+        return _same_seconds(found, reference)
     score = text_f1(found, reference)
     if score > threshold or (score == threshold and not above):
         return True
@@ -104,10 +112,26 @@ def _values_agree(found: str, reference: str, how: str, threshold: float, above:
 
 
 def _inside(part: Sequence[str], whole: Sequence[str]) -> bool:
-    """Whether the words of `part` stand together and in order in `whole`; full stops aside."""
-    whole = [word.rstrip(".,;:!?") for word in whole]
+    """Whether the words of `part` stand together and in order in `whole`; punctuation aside."""
+    part, whole = _bare(part), _bare(whole)
     starts = range(len(whole) - len(part) + 1)
     return bool(part) and any(whole[start : start + len(part)] == part for start in starts)
+
+
+def _bare(texts: Sequence[str]) -> list[str]:
+    """Words without quotes, brackets and stops around them; ".5" keeps its point."""
+    bare = (text.lstrip("\"'(").rstrip("\"').,;:!?") for text in texts)
+    return [text for text in bare if text]
+
+
+def _same_seconds(found: str, reference: str) -> bool:
+    """Equal numbers, "2 seconds" being 2; a record that names no time leaves it free."""
+    if reference.strip().lower() in ("", "none"):
+        return True
+    expected = as_number(reference)
+    if expected is None:
+        return words(found) == words(reference)
+    return as_number(found) == expected
 
 
 def _key(name: str) -> str:

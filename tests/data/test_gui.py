@@ -123,6 +123,30 @@ def test_a_required_point_must_be_there_and_inside(name):
     assert not verdict(Action(name, "", (600.0, 300.0)), action_type=name).step
 
 
+@pytest.mark.parametrize(
+    ("place", "click", "right"),
+    [
+        ((990, 990), (1000.0, 990.0), True),
+        ((990, 990), (1020.0, 990.0), False),
+        ((5, 10), (0.0, 10.0), True),
+        ((5, 10), (-10.0, 10.0), False),
+        ((5, 10), (5.0, -1.0), False),
+    ],
+)
+def test_a_click_outside_the_picture_hits_nothing_however_near(place, click, right):
+    metadata = {"action_type": "click", "width": 1000, "height": 1000}
+    metadata |= {"point_x": place[0], "point_y": place[1]}
+    recorded = read_reference(Prompt("?", metadata=metadata))
+    found = judge(Action("click", "", click), recorded, Coordinates(space="pixel"), **RULES)
+    assert found.point is right
+
+
+def test_a_recorded_mark_for_no_point_is_none():
+    row = {"gt_action": "scroll", "gt_input_text": "up", "gt_point_2d": [-100, -100]}
+    found = read_reference(Prompt("?", metadata=libra_metadata(row)))
+    assert found.target.point is None
+
+
 @pytest.mark.parametrize("name", ["write", "select", "swipe"])
 def test_an_optional_point_counts_where_it_is_written_and_the_place_is_known(name):
     given = {"action_type": name, "value": "up"}
@@ -150,7 +174,19 @@ def test_an_optional_point_counts_where_it_is_written_and_the_place_is_known(nam
         ("keyboardpress", "Return", "enter", True),
         ("keyboardpress", "Page Down", "page_down", True),
         ("keyboardpress", "Enter", "Escape", False),
-        ("wait", "5", "1", True),
+        ("answer", "42", "42.", True),
+        ("answer", "It is '42'.", "42.", True),
+        ("answer", "It is 42!", "(42)", True),
+        ("answer", "about 5", ".5", False),
+        ("answer", "...", "42.", False),
+        ("wait", "500", "2", False),
+        ("wait", "2.0", "2", True),
+        ("wait", "2 seconds", "2s", True),
+        ("wait", "", "2", False),
+        ("wait", "5", "", True),
+        ("wait", "5", "None", True),
+        ("wait", "a while", "a while", True),
+        ("wait", "5", "a while", False),
         ("navigateback", "x", "", True),
     ],
 )
@@ -229,6 +265,8 @@ def test_pixel_boxes_become_parts_of_the_picture():
         ({"space": "percent"}, "space must be"),
         ({"width": 0, "height": 10}, "image size must be > 0"),
         ({"space": "pixel"}, "pixel space need the image size"),
+        ({"point_x": 5000, "point_y": 5}, "a point must lie inside its picture"),
+        ({"point_x": 5, "point_y": -1}, "a point must lie inside its picture"),
         (dict.fromkeys(("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")), "needs a box or a point"),
     ],
     ids=str,

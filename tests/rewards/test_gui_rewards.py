@@ -37,6 +37,7 @@ OURS = {
     "gl032": (1.0, 1.0),  # one of two words, read as written
     "gl036": (1.0, 0.0),  # part of a direction
     "gl043": (1.0, 0.0),  # another key
+    "gl044": (1.0, 0.0),  # another time to wait
     "gl046": (1.0, 1.0),  # the answer in a sentence
     "gl057": (0.0, 0.0),  # broken JSON
 }
