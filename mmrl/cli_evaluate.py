@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -170,6 +171,13 @@ def _print_matrices(results: dict[str, Result]) -> None:
 
     for matrix in matrices(results):
         table = Table(f"{matrix.metric} by {matrix.key}", *matrix.columns, "mean", box=None)
-        for name, cells, mean in zip(matrix.rows, matrix.cells, matrix.row_means(), strict=True):
-            table.add_row(name, *(f"{cell:.3f}" for cell in cells), f"{mean:.3f}")
+        rows = [list(cells) for cells in matrix.cells]
+        names = list(matrix.rows)
+        if not matrix.missing():
+            rows = [[*row, mean] for row, mean in zip(rows, matrix.row_means(), strict=True)]
+            rows.append([*matrix.column_means(), matrix.overall()])
+            names.append("mean")
+        for name, row in zip(names, rows, strict=True):
+            table.add_row(name, *(f"{cell:.3f}" if math.isfinite(cell) else "" for cell in row))
         Console().print(table)
+        Console().print(matrix.told())

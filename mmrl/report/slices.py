@@ -102,20 +102,31 @@ def _cell(metric: Metric | None) -> str:
 def _heat_map(matrix: Matrix) -> str:
     known = [cell for row in matrix.cells for cell in row if math.isfinite(cell)]
     low, high = min(known, default=0.0), max(known, default=1.0)
+    complete = not matrix.missing()
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in matrix.columns)
-    means = matrix.row_means()
+    means: Sequence[float | None] = matrix.row_means() if complete else [None] * len(matrix.rows)
     rows = "".join(
         f'<tr><th scope="row">{escape(name)}</th>'
         + "".join(_heat(cell, low, high) for cell in cells)
-        + f'<td class="number">{number(mean)}</td></tr>'
+        + _mean_cell(mean)
+        + "</tr>"
         for name, cells, mean in zip(matrix.rows, matrix.cells, means, strict=True)
     )
-    caption = f"{matrix.metric} after training, by {matrix.key.replace('_', ' ')}"
+    caption = f"{matrix.metric} after training, by {matrix.key.replace('_', ' ')}: {matrix.told()}"
     return (
         f'<div class="scroll"><table><caption>{escape(caption)}</caption><thead><tr>'
         f'<th scope="col">run</th>{head}<th scope="col" class="number">mean</th></tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
+        f"<tbody>{rows}{_last_row(matrix) if complete else ''}</tbody></table></div>"
     )
+
+
+def _last_row(matrix: Matrix) -> str:
+    means = "".join(map(_mean_cell, [*matrix.column_means(), matrix.overall()]))
+    return f'<tr><th scope="row">mean</th>{means}</tr>'
+
+
+def _mean_cell(mean: float | None) -> str:
+    return "<td></td>" if mean is None else f'<td class="number">{number(mean)}</td>'
 
 
 def _heat(cell: float, low: float, high: float) -> str:

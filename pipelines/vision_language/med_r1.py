@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
 from mmrl.advantages import group_normalized
 from mmrl.config import ConfigError
+from mmrl.data.files import CACHE_PREFIX, cache_folder
 from mmrl.data.medical import check_medical, without_pictures_of
 from mmrl.data.prompts import load_prompts
 from mmrl.objectives.grpo import Clip, Grpo
@@ -79,9 +82,13 @@ class MedR1(VlmPipelineConfig):
 
     @model_validator(mode="after")  # pyright: ignore[reportArgumentType]
     def _is_tested_on_other_prompts(self) -> MedR1:
-        if self.evaluate and self.evaluate.prompts == self.prompts:
+        if not self.evaluate:
+            return self
+        tested, trained = files_of(self.evaluate.prompts), files_of(self.prompts)
+        both = [name for file, name in tested.items() if file in trained]
+        if both:
             raise ConfigError(
-                f"{self.prompts} is also the training side; name the held-out one",
+                f"{both[0]} is also the training side; name the held-out one",
                 key="evaluate.prompts",
             )
         return self
@@ -96,3 +103,14 @@ class MedR1(VlmPipelineConfig):
                 key="rewards.answer_format.template",
             )
         return self
+
+
+def files_of(prompts: str | Sequence[str]) -> dict[Path, str]:
+    """The files of a `prompts` key, links followed, and how each is named; they need not exist."""
+    names = [n.strip() for n in (prompts.split(",") if isinstance(prompts, str) else prompts)]
+    return {_place(name).resolve(): name for name in names}
+
+
+def _place(name: str) -> Path:
+    inside = name.removeprefix(CACHE_PREFIX)
+    return Path(name) if inside == name else cache_folder() / inside

@@ -108,3 +108,4 @@ def test_runs_against_modalities_make_a_matrix() -> None:
     assert (matrix.key, list(matrix.columns)) == ("modality", ["MRI", "X-ray"])
     assert [list(row) for row in matrix.cells] == [[0.0, 1.0], [1.0, 0.5]]
     assert matrix.row_means() == [0.5, 0.75] and matrix.column_means() == [0.5, 0.75]
+    assert matrix.told() == "mean of all cells 0.625"

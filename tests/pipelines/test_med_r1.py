@@ -76,10 +76,25 @@ def test_a_config_of_no_use_is_one_clear_error(
         load_config(tree(tmp_path, *overrides))
 
 
-def test_the_training_side_is_no_test_side(tmp_path: Path) -> None:
-    same = tree(tmp_path)["prompts"]
-    with pytest.raises(ConfigError, match=r"evaluate.prompts: .* is also the training side"):
-        load_config(tree(tmp_path, f"evaluate.prompts={same}"))
+@pytest.mark.parametrize("written", ["{same}", "[{same}]", "[other.jsonl, {folder}/../{name}]"])
+def test_the_training_side_is_no_test_side(written: str, tmp_path: Path) -> None:
+    same = Path(tree(tmp_path)["prompts"])
+    folder = same.parent / "inside"
+    folder.mkdir()
+    asked = written.format(same=same, folder=folder, name=same.name)
+    with pytest.raises(ConfigError, match=rf"evaluate.prompts: .*{same.name} is also the training"):
+        load_config(tree(tmp_path, f"evaluate.prompts={asked}"))
+
+
+def test_a_fetched_file_is_the_training_side_however_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MMRL_CACHE", str(tmp_path))
+    tested = f"evaluate.prompts={tmp_path}/scans/train.jsonl"
+    with pytest.raises(ConfigError, match=r"train\.jsonl is also the training side"):
+        load_config(tree(tmp_path, "prompts=[more.jsonl, cache:scans/train.jsonl]", tested))
+    other = tested.replace("train", "test")
+    assert load_config(tree(tmp_path, "prompts=cache:scans/train.jsonl", other)).evaluate
 
 
 def test_a_limit_that_does_not_hold_the_blocks_is_named(tmp_path: Path) -> None:
