@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from mmrl.config import Config, ConfigError
 from mmrl.policies.lora import add_lora
@@ -19,6 +21,11 @@ from mmrl.policies.video_model import TextCacheKind, TextOptions
 from mmrl.recipe import PipelineConfig
 from mmrl.trust_region.schedule import AnchorKind
 
+RatioClip = Annotated[float, Field(gt=0, lt=1)]
+"""Half-width of a ratio's band; below 1, so that the lower end 1 - clip stays a ratio."""
+MaxAdvantage = Annotated[float, Field(gt=0)]
+"""Advantages are cut to +- this."""
+
 
 class ContextParallelConfig(Config):
     """The tokens of a sample on several processes: videos that one device cannot hold."""
@@ -28,7 +35,9 @@ class ContextParallelConfig(Config):
 
 
 class VideoPipelineConfig(PipelineConfig):
-    """The sections every video pipeline has besides its own `sampling`."""
+    """The sections every video pipeline has besides its own `sampling`. Its numbers are finite."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     video: VideoConfig
     precision: Precision = "float32"

@@ -16,6 +16,7 @@ from mmrl.video_recipe import build_policy
 from pipelines.video_diffusion.diffusion_dpo import preferred_first
 from pipelines.video_diffusion.grpo_guard import inverse_lengths
 from tests.tiny import shrunk_config
+from tests.toy_video import PROMPTS
 
 NEEDED = {
     "prdp": ("fixed", "log-ratios are measured against the pretrained model"),
@@ -113,6 +114,73 @@ def test_advantages_are_cut_whatever_mixes_the_rewards(
     found = advantage(rewards)
     assert found[1, 0] == 2.0
     assert found[1, 1:].max() < 0.0 and found.min() > -2.0
+
+
+@pytest.mark.parametrize("value", ["-0.5", "0", "1", "1.5", ".nan"])
+@pytest.mark.parametrize("name", CUT)
+def test_a_band_without_a_ratio_in_it_is_refused(name: str, value: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^clip: expected .*(greater|less) than|finite"):
+        load_config(shrunk_config(name, tmp_path, f"clip={value}"))
+
+
+@pytest.mark.parametrize("value", ["-5", "0", ".inf", ".nan"])
+@pytest.mark.parametrize("name", [*CUT, "diffusion_nft", "awm"])
+def test_a_cut_that_turns_or_frees_advantages_is_refused(
+    name: str, value: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"^max_advantage: expected .*(greater than 0|finite)"):
+        load_config(shrunk_config(name, tmp_path, f"max_advantage={value}"))
+
+
+ENDLESS = {
+    "beta": ["prdp", "diffusion_nft", "diffusion_dpo"],
+    "clip": ["prdp"],
+    "power": ["awm"],
+    "embedded_guidance": ["flow_grpo"],
+    "sampling.guidance": ["draft_k"],
+    "train.optimizer.lr": ["flow_grpo"],
+    "train.optimizer.weight_decay": ["flow_grpo"],
+}
+
+
+@pytest.mark.parametrize(("key", "name"), [(k, n) for k, names in ENDLESS.items() for n in names])
+def test_an_endless_number_is_refused(key: str, name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"^{key}: expected a finite number, got inf"):
+        load_config(shrunk_config(name, tmp_path, f"{key}=.inf"))
+
+
+QUIET = {
+    "all": ["sampling.trained_steps=all", "sampling.trained_count=null"],
+    "random": ["sampling.trained_steps=random"],
+}
+
+
+@pytest.mark.parametrize("strategy", QUIET)
+def test_prdp_refuses_noise_that_no_log_ratio_can_be_read_from(
+    strategy: str, tmp_path: Path
+) -> None:
+    changes = [*QUIET[strategy], "sampling.eta=0.0005"]
+    message = r"^sampling\.eta: step \d has a std of .*, and below 0\.001 a log-ratio is mostly"
+    with pytest.raises(ConfigError, match=message):
+        load_config(shrunk_config("prdp", tmp_path, *changes))
+
+
+def test_prdp_knows_the_noise_of_a_models_own_grid_when_the_model_is_there(tmp_path: Path) -> None:
+    changes = ["sampling.shift=null", "sampling.eta=0.0005"]
+    config = load_config(shrunk_config("prdp", tmp_path, *changes))
+    with pytest.raises(ConfigError, match=r"^sampling\.eta: step \d has a std"):
+        config.build()
+
+
+def test_prdp_trains_the_steps_that_have_noise_and_no_other(tmp_path: Path) -> None:
+    """Dance's std is eta sqrt(delta): at eta 0.002 only step 2 of 0 .. 2 has 1e-3."""
+    changes = [*QUIET["all"], "sampling.transition=dance", "sampling.eta=0.002"]
+    policy = load_config(shrunk_config("prdp", tmp_path, *changes)).build().policy
+    lengths = -policy.schedule(4).levels.diff()
+    expected = tuple(s for s in range(3) if 0.002 * lengths[s] ** 0.5 >= 1e-3)
+    rollout = policy.rollout(PROMPTS, 2, [1, 2])
+    assert rollout.replay.steps == expected == (2,)
+    assert rollout.weights["denoise"].sum().item() == pytest.approx(1)
 
 
 def test_gdpos_advantage_sees_the_batch_and_the_methods_own_a_group(tmp_path: Path) -> None:

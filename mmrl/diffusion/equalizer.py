@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -27,6 +27,7 @@ def equalizer_scales(
     variant: Variant = "fixed",
     normalize: Normalize = "none",
     score_correction: bool = True,
+    steps: Sequence[int] | None = None,
 ) -> Float[Tensor, " N"]:
     """c_i = median_j n_j / n_i, n_i = |J_i| / std_i: RMS of d log_prob / d velocity per element.
 
@@ -34,13 +35,14 @@ def equalizer_scales(
     the median and gives it the scale 1, `released` divides by 1e-12 in its place. `paper` has
     n_i = 1 / std_i, and none where its std is infinite. With a log-prob that has no variance in
     it, cps' own, n_i would be 2 std_i |J_i|; ours always divides by it.
-    `mean1` divides by the mean over all steps: sage's is about 1.7 at 20 steps of shift 5.
+    `mean1` divides by the mean: sage's is about 1.7 at 20 steps of shift 5. Median and mean run
+    over `steps`, those that are trained (None: all); the others have the scale 1.
     """
-    norms = _gradient_norms(kind, sigmas.tolist(), eta, variant, score_correction)
+    chosen = _chosen(len(sigmas) - 1, steps)
+    norms = _gradient_norms(kind, sigmas.tolist(), eta, variant, score_correction, chosen)
     if variant == "released":
         norms = torch.where(torch.isfinite(norms) & (norms > 0), norms, 1.0)
-    scales = _median_scales(norms)
-    return mean_one(scales) if normalize == "mean1" else scales
+    return _scales(norms, chosen, len(sigmas) - 1, normalize)
 
 
 def ddim_equalizer_scales(
@@ -49,19 +51,31 @@ def ddim_equalizer_scales(
     eta: float,
     prediction: Prediction,
     normalize: Normalize = "none",
+    steps: Sequence[int] | None = None,
 ) -> Float[Tensor, " N"]:
     """The same scales for DDIM(eta) steps along `alpha_bars`: n_i = |d mean / d output| / std_i."""
-    norms = []
-    for level, level_next in pairwise(alpha_bars.tolist()):
-        slope = ddim_mean_slope(level, level_next, eta=eta, prediction=prediction)
-        norms.append(_ratio(slope, ddim_std(level, level_next, eta=eta)))
-    scales = _median_scales(torch.tensor(norms, dtype=torch.float64))
-    return mean_one(scales) if normalize == "mean1" else scales
+    chosen = _chosen(len(alpha_bars) - 1, steps)
+    levels, norms = alpha_bars.tolist(), []
+    for pair in ((levels[step], levels[step + 1]) for step in chosen):
+        slope = ddim_mean_slope(*pair, eta=eta, prediction=prediction)
+        norms.append(_ratio(slope, ddim_std(*pair, eta=eta)))
+    found = torch.tensor(norms, dtype=torch.float64)
+    return _scales(found, chosen, len(alpha_bars) - 1, normalize)
 
 
-def _median_scales(norms: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
+def _chosen(num_steps: int, steps: Sequence[int] | None) -> list[int]:
+    return list(range(num_steps) if steps is None else steps)
+
+
+def _scales(
+    norms: Float[Tensor, " T"], chosen: list[int], num_steps: int, normalize: Normalize
+) -> Float[Tensor, " N"]:
+    """Scales of all steps from the norms of the chosen ones."""
     live = torch.isfinite(norms) & (norms > 0)
-    return torch.where(live, norms[live].median() / norms, 1.0)
+    found = torch.where(live, norms[live].median() / norms, 1.0)
+    scales = torch.ones(num_steps, dtype=torch.float64)
+    scales[chosen] = mean_one(found) if normalize == "mean1" else found
+    return scales
 
 
 def _gradient_norms(
@@ -70,10 +84,11 @@ def _gradient_norms(
     eta: float,
     variant: Variant,
     score_correction: bool,
-) -> Float[Tensor, " N"]:
+    chosen: list[int],
+) -> Float[Tensor, " T"]:
     floor = RELEASED_STD_FLOOR if variant == "released" else 0.0
     norms = []
-    for sigma, sigma_next in pairwise(sigmas):
+    for sigma, sigma_next in ((sigmas[step], sigmas[step + 1]) for step in chosen):
         if variant == "paper" and kind == "sage" and sigma == 1:
             norms.append(0.0)
             continue

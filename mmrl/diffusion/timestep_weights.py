@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -9,9 +11,11 @@ from torch import Tensor
 from mmrl.diffusion.transitions import TransitionKind, Variant, step_stds
 
 
-def mean_one(weights: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
-    """w_i / mean_j w_j: the loss keeps its scale."""
-    mean = weights.mean()
+def mean_one(
+    weights: Float[Tensor, " N"], steps: Sequence[int] | None = None
+) -> Float[Tensor, " N"]:
+    """w_i / mean_j w_j: the loss keeps its scale. The mean runs over `steps`, None: over all."""
+    mean = (weights if steps is None else weights[list(steps)]).mean()
     if not (torch.isfinite(mean) and mean > 0):
         raise ValueError(
             f"weights must be finite with a mean > 0, got a mean of {mean.item():.3g}; "
@@ -31,9 +35,11 @@ def noise_level_weights(
     *,
     eta: float,
     variant: Variant = "fixed",
+    steps: Sequence[int] | None = None,
 ) -> Float[Tensor, " N"]:
     """std_i / mean_j std_j: steps that explore more count more (TempFlow-GRPO, arXiv:2508.04324).
 
-    For a DDIM schedule: `mean_one(ddim_stds(...))`.
+    Outside `steps`, where they are given, a weight is 0. For a DDIM schedule: `mean_one` of
+    `ddim_stds`.
     """
-    return mean_one(step_stds(kind, sigmas, eta=eta, variant=variant))
+    return mean_one(step_stds(kind, sigmas, eta=eta, variant=variant, steps=steps), steps)

@@ -7,8 +7,8 @@ x' ~ N(x - delta v - S / (2 sigma) eps, S), and its members differ only in the v
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -124,12 +124,16 @@ def step_stds(
     *,
     eta: float,
     variant: Variant = "fixed",
+    steps: Sequence[int] | None = None,
 ) -> Float[Tensor, " N"]:
-    """sqrt(S_i) of every step of a schedule, float64."""
+    """sqrt(S_i) of every step of a schedule, float64; 0 outside `steps` where they are given."""
     levels = sigmas.tolist()
     given = {"eta": eta, "sigma_1": levels[1], "variant": variant}
-    variances = [step_variance(kind, *pair, **given) for pair in pairwise(levels)]
-    return torch.tensor(variances, dtype=torch.float64).sqrt()
+    chosen = range(len(levels) - 1) if steps is None else steps
+    variances = torch.zeros(len(levels) - 1, dtype=torch.float64)
+    for step in chosen:
+        variances[step] = step_variance(kind, levels[step], levels[step + 1], **given)
+    return variances.sqrt()
 
 
 def released_kl_std(

@@ -15,7 +15,7 @@ from mmrl.policies.matching import MatchingPolicy, generated
 from mmrl.policies.video_config import GridConfig
 from mmrl.recipe import Recipe, build_recipe, pipelines
 from mmrl.trust_region.schedule import EmaAnchor, TrustRegion
-from mmrl.video_recipe import VideoPipelineConfig, build_policy
+from mmrl.video_recipe import MaxAdvantage, VideoPipelineConfig, build_policy
 
 
 @pipelines.register("awm")
@@ -27,7 +27,7 @@ class Awm(VideoPipelineConfig):
     num_levels: int = Field(default=6, ge=1)
     power: float = Field(default=0.25, gt=0)
     """Exponent of the matching error; 1 is the plain squared error."""
-    max_advantage: float = Field(default=5.0, gt=0)
+    max_advantage: MaxAdvantage = 5.0
     trust_region: TrustRegion = TrustRegion(ema=EmaAnchor(coefficient=1.0, decay=0.3, ramp=0.001))
     """Coefficients of mean (v - v_anchor)^2; the release has a fixed anchor of 1e-4 to 3e-3 too."""
 

@@ -10,7 +10,7 @@ from mmrl.advantages import group_normalized
 from mmrl.objectives.grpo import Clip, Grpo
 from mmrl.policies.video_config import SamplingConfig
 from mmrl.recipe import Recipe, build_recipe, pipelines
-from mmrl.video_recipe import VideoPipelineConfig, build_policy
+from mmrl.video_recipe import MaxAdvantage, RatioClip, VideoPipelineConfig, build_policy
 
 
 @pipelines.register("dance_grpo")
@@ -28,8 +28,8 @@ class DanceGrpo(VideoPipelineConfig):
         trained_count=9,
     )
     """HunyuanVideo's values of the release; eta 0.3 for Wan and FLUX."""
-    clip: float = 1e-4
-    max_advantage: float = 5.0
+    clip: RatioClip = 1e-4
+    max_advantage: MaxAdvantage = 5.0
 
     def build(self) -> Recipe:
         """The parts of DanceGRPO."""

@@ -14,7 +14,7 @@ from mmrl.objectives.grpo import Clip, Grpo
 from mmrl.objectives.reinforce import Reinforce
 from mmrl.policies.video_config import SamplingConfig
 from mmrl.recipe import Recipe, build_recipe, pipelines
-from mmrl.video_recipe import VideoPipelineConfig, build_policy
+from mmrl.video_recipe import MaxAdvantage, RatioClip, VideoPipelineConfig, build_policy
 
 
 @pipelines.register("ddpo")
@@ -25,8 +25,8 @@ class Ddpo(VideoPipelineConfig):
     sampling: SamplingConfig = SamplingConfig(transition="flow", num_steps=10, eta=0.7, shift=3.0)
     """The paper's sampler is DDIM with eta 1: `transition: ddim` for models that predict noise."""
     estimator: Literal["ratio", "score"] = "ratio"
-    clip: float = 1e-4
-    max_advantage: float = 5.0
+    clip: RatioClip = 1e-4
+    max_advantage: MaxAdvantage = 5.0
 
     def build(self) -> Recipe:
         """The parts of DDPO."""

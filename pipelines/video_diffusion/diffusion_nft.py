@@ -16,7 +16,7 @@ from mmrl.policies.matching import MatchingPolicy, generated
 from mmrl.policies.video_config import GridConfig
 from mmrl.recipe import Recipe, build_recipe, pipelines
 from mmrl.trust_region.schedule import EmaAnchor, TrustRegion
-from mmrl.video_recipe import VideoPipelineConfig, build_policy, need_anchor
+from mmrl.video_recipe import MaxAdvantage, VideoPipelineConfig, build_policy, need_anchor
 
 
 @pipelines.register("diffusion_nft")
@@ -29,7 +29,7 @@ class DiffusionNft(VideoPipelineConfig):
     """Noise levels of the grid that each rollout is trained at."""
     beta: float = Field(default=1.0, gt=0)
     """How far the good and the bad velocity lie from the old one."""
-    max_advantage: float = Field(default=5.0, gt=0)
+    max_advantage: MaxAdvantage = 5.0
     trust_region: TrustRegion = TrustRegion(ema=EmaAnchor(coefficient=0.0, decay=0.5, ramp=0.001))
     """Coefficients of mean (v - v_anchor)^2; the release also has a fixed anchor of 1e-4."""
 

@@ -11,7 +11,7 @@ from mmrl.objectives.grpo import Clip, Grpo
 from mmrl.policies.video_config import SamplingConfig
 from mmrl.recipe import Recipe, build_recipe, pipelines
 from mmrl.trust_region.schedule import FixedAnchor, TrustRegion
-from mmrl.video_recipe import VideoPipelineConfig, build_policy
+from mmrl.video_recipe import MaxAdvantage, RatioClip, VideoPipelineConfig, build_policy
 
 
 @pipelines.register("flow_cps")
@@ -20,8 +20,8 @@ class FlowCps(VideoPipelineConfig):
 
     pipeline: str = "flow_cps"
     sampling: SamplingConfig = SamplingConfig(transition="cps", num_steps=10, eta=0.7, shift=3.0)
-    clip: float = 1e-4
-    max_advantage: float = 5.0
+    clip: RatioClip = 1e-4
+    max_advantage: MaxAdvantage = 5.0
     trust_region: TrustRegion = TrustRegion(fixed=FixedAnchor(coefficient=0.004))
 
     def build(self) -> Recipe:

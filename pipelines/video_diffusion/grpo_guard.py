@@ -16,7 +16,7 @@ from mmrl.objectives.guard import Guard
 from mmrl.policies.video_config import SamplingConfig
 from mmrl.recipe import Recipe, build_recipe, pipelines
 from mmrl.trust_region.schedule import FixedAnchor, TrustRegion
-from mmrl.video_recipe import VideoPipelineConfig, build_policy
+from mmrl.video_recipe import MaxAdvantage, RatioClip, VideoPipelineConfig, build_policy
 
 
 @pipelines.register("grpo_guard")
@@ -25,8 +25,8 @@ class GrpoGuard(VideoPipelineConfig):
 
     pipeline: str = "grpo_guard"
     sampling: SamplingConfig = SamplingConfig(transition="flow", num_steps=10, eta=0.7, shift=3.0)
-    clip: float = 2e-6
-    max_advantage: float = 5.0
+    clip: RatioClip = 2e-6
+    max_advantage: MaxAdvantage = 5.0
     trust_region: TrustRegion = TrustRegion(fixed=FixedAnchor(coefficient=0.004))
 
     def build(self) -> Recipe:

@@ -10,12 +10,12 @@ from functools import partial
 from typing import Literal
 
 from mmrl.advantages import group_normalized
-from mmrl.diffusion.equalizer import equalizer_scales
 from mmrl.objectives.grpo import Clip, Grpo
+from mmrl.policies.step_scales import step_scales
 from mmrl.policies.video_config import SamplingConfig
 from mmrl.recipe import Recipe, build_recipe, pipelines
 from mmrl.trust_region.schedule import PeriodicAnchor, StepwiseAnchor, TrustRegion
-from mmrl.video_recipe import VideoPipelineConfig, build_policy
+from mmrl.video_recipe import MaxAdvantage, RatioClip, VideoPipelineConfig, build_policy
 
 DUAL_ANCHOR = TrustRegion(
     periodic=PeriodicAnchor(coefficient=1e-2, refresh_every=10),
@@ -31,28 +31,28 @@ class SageGrpo(VideoPipelineConfig):
     pipeline: str = "sage_grpo"
     sampling: SamplingConfig = SamplingConfig(transition="sage", num_steps=20, eta=0.5)
     equalize: bool = True
-    """Scale each step's loss to the median gradient norm."""
+    """Scale each step's loss to the median gradient norm of the steps that a run can train."""
     equalize_mean: Literal["none", "mean1"] = "none"
     """`mean1` divides the scales by their mean, so that they leave the learning rate alone."""
-    clip: float = 1e-4
+    clip: RatioClip = 1e-4
     """Half-width of the ratio's band; small since log-probs are means over latent elements."""
-    max_advantage: float = 5.0
+    max_advantage: MaxAdvantage = 5.0
     trust_region: TrustRegion = DUAL_ANCHOR
 
     def build(self) -> Recipe:
         """The parts of SAGE-GRPO."""
-        scales = None
-        if self.equalize and self.sampling.transition != "ddim":
-            scales = partial(
-                equalizer_scales,
-                self.sampling.transition,
-                eta=self.sampling.eta,
-                variant=self.sampling.variant,
+        policy = build_policy(self, self.sampling)
+        if self.equalize:
+            policy.scales = partial(
+                step_scales,
+                weighting="sage",
+                sampling=self.sampling,
+                output=policy.model.output,
                 normalize=self.equalize_mean,
             )
         return build_recipe(
             self,
-            build_policy(self, self.sampling, scales=scales),
+            policy,
             advantage=lambda rewards: group_normalized(rewards, std="population", eps=1e-6),
             max_advantage=self.max_advantage,
             objective=Grpo({"denoise": Clip(self.clip, self.clip)}),

@@ -122,6 +122,38 @@ def test_normalized_scales_have_mean_1_and_the_same_proportions() -> None:
     assert ddim_equalizer_scales(levels, normalize="mean1", **given).mean() == pytest.approx(1)
 
 
+@pytest.mark.parametrize("variant", ["fixed", "paper", "released"])
+def test_median_and_mean_run_over_the_steps_that_are_trained(variant) -> None:
+    """Steps 3 .. 6: the norms rise, so the median is that of step 4; the mean is 1 over them."""
+    sigmas, steps = shifted_sigmas(20, 5.0), (3, 4, 5, 6)
+    whole = equalizer_scales("sage", sigmas, eta=0.5, variant=variant)
+    found = equalizer_scales("sage", sigmas, eta=0.5, variant=variant, steps=steps)
+    torch.testing.assert_close(found[3:7], whole[3:7] / whole[4])
+    assert set(found[[*range(3), *range(7, 20)]].tolist()) == {1.0}
+    given: dict = {"variant": variant, "steps": steps, "normalize": "mean1"}
+    level = equalizer_scales("sage", sigmas, eta=0.5, **given)
+    assert level[3:7].mean().item() == pytest.approx(1)
+    torch.testing.assert_close(level[3:7] / level[4], found[3:7])
+
+
+def test_ddim_takes_the_median_of_the_trained_steps_too() -> None:
+    levels = torch.tensor([0.005, 0.1, 0.4, 0.8, 0.95, 1.0], dtype=torch.float64)
+    given: dict = {"eta": 0.8, "prediction": "v_prediction"}
+    whole = ddim_equalizer_scales(levels, **given)
+    found = ddim_equalizer_scales(levels, **given, steps=(2, 3))
+    torch.testing.assert_close(found[2:4], whole[2:4] / whole[2:4].max())
+    level = ddim_equalizer_scales(levels, **given, steps=(2, 3), normalize="mean1")
+    assert level[2:4].mean().item() == pytest.approx(1)
+    assert set(found[[0, 1, 4]].tolist()) == {1.0}
+
+
+def test_a_step_that_is_not_trained_needs_no_finite_noise() -> None:
+    """The released variance of step 0 is negative at 70 steps."""
+    sigmas = shifted_sigmas(70, 5.0)
+    found = equalizer_scales("sage", sigmas, eta=0.5, variant="released", steps=range(30, 40))
+    assert found.isfinite().all()
+
+
 def test_without_the_score_correction_only_delta_over_std_is_left() -> None:
     """dance: n_i = sqrt(delta_i) / eta."""
     sigmas = shifted_sigmas(5, 3.0)

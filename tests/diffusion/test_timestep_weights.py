@@ -32,6 +32,13 @@ def test_flow_steps_that_are_noisier_count_more() -> None:
     torch.testing.assert_close(found / found[0], stds / stds[0])
 
 
+def test_the_mean_of_1_is_that_of_the_trained_steps() -> None:
+    found = noise_level_weights("flow", SIGMAS, eta=0.7, steps=(2, 3, 5))
+    stds = step_stds("flow", SIGMAS, eta=0.7)[[2, 3, 5]]
+    torch.testing.assert_close(found[[2, 3, 5]], stds / stds.mean())
+    assert found[[0, 1, 4, 6, 7]].tolist() == [0.0] * 5
+
+
 def test_uniform_weights_are_ones_and_stay_so() -> None:
     assert uniform_weights(SIGMAS).tolist() == mean_one(uniform_weights(SIGMAS)).tolist() == [1] * 8
 

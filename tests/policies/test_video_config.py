@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from mmrl.config import ConfigError, parse
+from mmrl.diffusion.plan import window_hold
+from mmrl.diffusion.sigmas import shifted_sigmas
 from mmrl.models.pipeline import load_video_model
 from mmrl.policies.video_config import (
     GridConfig,
@@ -119,6 +121,47 @@ MISTAKES = {
         "last_step: 'bridge' draws no noise at the last step",
     ),
     "angle": ({"transition": "cps", "eta": 1.2}, "eta: a share of a right angle in cps, got 1.2"),
+    "more than ancestral": (
+        {"transition": "ddim", "shift": None, "eta": 2.0},
+        r"eta: 0 \.\. 1 in ddim, 1 being ancestral sampling, got 2",
+    ),
+    "a variance below 0": (
+        {"transition": "sage", "variant": "released", "num_steps": 70},
+        r"variant: the released SAGE variance is negative .* use fewer steps or variant 'fixed'$",
+    ),
+    "an infinite variance": (
+        {"transition": "sage", "variant": "paper"},
+        "variant: the paper's SAGE variance is infinite at sigma 1",
+    ),
+    "an infinite variance by draw": (
+        {"transition": "sage", "variant": "paper", "trained_steps": "random", "trained_count": 1},
+        "variant: the paper's SAGE variance is infinite at sigma 1",
+    ),
+    "a count that nothing reads": (
+        {"trained_count": 4},
+        "trained_count: trained_steps 'all' does not read it; leave it out, or choose "
+        "trained_steps: random or window or random_window or progressive$",
+    ),
+    "a start of no window": (
+        {"trained_steps": "random", "trained_count": 2, "window_start": 1},
+        "window_start: trained_steps 'random' does not read it",
+    ),
+    "a stop of a window that stands still": (
+        {"trained_steps": "window", "trained_count": 2, "window_stop": 5},
+        "window_stop: trained_steps 'window' does not read it",
+    ),
+    "a hold of no moving window": (
+        {"trained_steps": "random_window", "trained_count": 2, "window_hold": 3},
+        "window_hold: trained_steps 'random_window' does not read it",
+    ),
+    "a decay of no moving window": ({"window_decay": "decay"}, "window_decay: trained_steps 'all'"),
+    "endless noise": ({"eta": float("inf")}, "eta: expected a finite number, got inf"),
+    "endless shift": ({"shift": float("inf")}, "shift: expected a finite number, got inf"),
+    "endless guidance": ({"guidance": float("inf")}, "guidance: expected a finite number"),
+    "a solver without its grid": (
+        {"transition": "ddim", "shift": None, "eta": 1.0, "solver": "unipc"},
+        "solver: unipc needs a shift$",
+    ),
 }
 
 
@@ -127,6 +170,35 @@ def test_a_section_that_trains_nothing_is_one_clear_error(name: str) -> None:
     fields, message = MISTAKES[name]
     with pytest.raises(ConfigError, match=f"^{message}"):
         sampling(**fields)
+
+
+def test_a_step_without_noise_needs_no_finite_variance() -> None:
+    """The paper's first step, and the released one at 70 steps, when they are the ODE's."""
+    window: dict[str, Any] = {"trained_steps": "window", "trained_count": 2, "window_start": 40}
+    for variant in ("paper", "released"):
+        config = sampling(transition="sage", variant=variant, num_steps=70, **window)
+        stds = config.stds(shifted_sigmas(70, 5.0))
+        assert (stds > 0).nonzero().flatten().tolist() == [40, 41]
+
+
+def test_a_grid_of_the_models_own_is_checked_when_the_model_is_there() -> None:
+    config = sampling(transition="sage", variant="paper", num_steps=4, shift=None)
+    with pytest.raises(ConfigError, match=r"^sampling\.variant: the paper's SAGE variance is inf"):
+        build_video_policy(loaded(), config, fps=8.0, rows=2)
+
+
+def test_a_resolved_config_reads_itself_again() -> None:
+    """Keys that the strategy does not read have their defaults there."""
+    config = sampling(trained_steps="window", trained_count=2)
+    assert parse(SamplingConfig, config.model_dump(mode="json")) == config
+
+
+def test_the_hold_of_a_moving_window_falls_as_its_decay_says() -> None:
+    held = {"trained_steps": "progressive", "trained_count": 2, "window_hold": 9}
+    constant, falling = sampling(**held), sampling(**held, window_decay="decay")
+    count = {c: [trained(c, step)[0] for step in range(30)].count(1) for c in (constant, falling)}
+    assert count[constant] == 9
+    assert count[falling] == window_hold(1, 10, hold=9, decay="decay", min_hold=1) == 8
 
 
 @pytest.mark.parametrize("kind", ["flow", "dance", "sage"])
