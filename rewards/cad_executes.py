@@ -19,6 +19,8 @@ from mmrl.types import TextSample
 class CadExecutes(RewardConfig):
     """1 where the program leaves a valid solid in `result`, else 0 (CAD-RL, arXiv:2508.10118).
 
+    A solid that cannot be compared with the reference within the time is none.
+
     As a gate, `mixing.gates.cad_executes: {below: 0.5, reward: 0}`, it makes CAD-RL's product
     R_exec (lambda_geom R_geom + lambda_eval R_eval). A prompt without a reference program is NaN.
     """

@@ -1,7 +1,7 @@
 """CadQuery programs: do they run, and how much of the reference solid do they fill?
 
-The program under test runs by itself and leaves its solid in a file; a second process, which runs
-only the reference, compares the two. So a program cannot report its own score.
+The program under test and the reference run by themselves and leave their solids in files; another
+process, which runs neither, compares the two. So a program cannot report its own score.
 """
 
 from __future__ import annotations
@@ -15,44 +15,59 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mmrl.config import ConfigError
-from mmrl.data.sandbox import run_python
+from mmrl.data.sandbox import Finished, run_python
 
-BLOCK = re.compile(r"```(?:python)?\s*\n(.*?)```", re.DOTALL)
+BLOCK = re.compile(r"```(?:python)?[^\S\n]*+\n(.*?)```", re.DOTALL)
 REASONING = re.compile(r"<think>.*?</think>", re.DOTALL | re.IGNORECASE)
 SOLID = """
-import sys
 import cadquery as cq
 
-def solid_of(program, name):
+def solid_of(program):
     space = {"__name__": "__main__", "cq": cq, "cadquery": cq}
-    exec(compile(program, name, "exec"), space)
+    exec(compile(program, "program", "exec"), space)
     found = space.get("result")
     shape = found.val() if isinstance(found, cq.Workplane) else found
     if not isinstance(shape, cq.Shape):
-        raise SystemExit(f"{name}: `result` is no solid")
+        raise SystemExit("`result` is no solid")
     shapes = found.vals() if isinstance(found, cq.Workplane) else [shape]
     whole = cq.Compound.makeCompound(shapes) if len(shapes) > 1 else shape
-    if not whole.isValid() or whole.Volume() <= 0:
-        raise SystemExit(f"{name}: `result` is not a valid solid")
+    if not (whole.isValid() and 0 < whole.Volume() < float("inf")):
+        raise SystemExit("`result` is not a valid solid")
     return whole
 """
 EXPORT = (
     SOLID
     + """
-solid_of(open("program.py").read(), "program").exportBrep("solid.brep")
+solid_of(open("program.py").read()).exportBrep("solid")
 """
 )
-COMPARE = (
-    SOLID
-    + """
+COMPARE = """
 import json
-ours = cq.Shape.importBrep("solid.brep")
-theirs = solid_of(open("reference.py").read(), "reference")
+import cadquery as cq
+ours, theirs = cq.Shape.importBrep("ours"), cq.Shape.importBrep("theirs")
+least = min(ours.Volume(), theirs.Volume())
+if not (ours.isValid() and least > 0):
+    raise SystemExit("no valid solid")
 common = ours.intersect(theirs).Volume()
-union = ours.Volume() + theirs.Volume() - common
-print(json.dumps({"iou": max(0.0, min(1.0, common / union))}))
+if not -1e-4 * least <= common <= (1 + 1e-4) * least:
+    raise SystemExit(f"the kernel finds a common volume of {common}")
+print(json.dumps({"iou": max(0.0, min(1.0, common / (ours.Volume() + theirs.Volume() - common)))}))
 """
-)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Programs around a module that makes solids; each runs in a folder and process of its own."""
+
+    module: str
+    install: str
+    export: str
+    """Runs the file `program.py` and leaves its solid in the file `solid`, or fails."""
+    compare: str
+    """Prints {"iou": share in common} of the solids in the files `ours` and `theirs`."""
+
+
+CADQUERY = Kernel("cadquery", "pip install 'mmrl[cad]'", EXPORT, COMPARE)
 
 
 class ReferenceError(ValueError):
@@ -88,21 +103,44 @@ def judge_answer(text: str, reference: str | None, *, seconds: float) -> Judged 
 
 
 @lru_cache(maxsize=4096)
-def judge(program: str, reference: str, *, seconds: float) -> Judged:
-    """Run and compare; a program that fails or takes too long does not execute.
+def judge(program: str, reference: str, *, seconds: float, kernel: Kernel = CADQUERY) -> Judged:
+    """Run and compare; a program that fails, takes too long or cannot be compared does not execute.
 
-    ReferenceError where the reference makes no solid; ConfigError where CadQuery is not installed.
+    ReferenceError where the reference by itself makes no solid, so never for what a program does;
+    ConfigError where the kernel is not installed.
     """
-    if find_spec("cadquery") is None:
-        raise ConfigError("needs CadQuery; `pip install 'mmrl[cad]'`")
+    if find_spec(kernel.module) is None:
+        raise ConfigError(f"needs {kernel.module}; `{kernel.install}`")
+    ours = solid_of(program, seconds=seconds, kernel=kernel)
+    if isinstance(ours, Finished):
+        return Judged(False, 0.0, ours.error)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "ours").write_bytes(ours)
+        (folder / "theirs").write_bytes(reference_solid(reference, seconds=seconds, kernel=kernel))
+        compared = run_python(kernel.compare, folder, seconds=seconds)
+    if not compared.ok:
+        return Judged(False, 0.0, f"cannot be compared: {compared.error}")
+    return Judged(True, json.loads(compared.output)["iou"])
+
+
+@lru_cache(maxsize=256)
+def reference_solid(reference: str, *, seconds: float, kernel: Kernel) -> bytes:
+    """The solid of a reference, made once for all answers to its prompt.
+
+    ReferenceError, which is not kept, where it makes none.
+    """
+    made = solid_of(reference, seconds=seconds, kernel=kernel)
+    if isinstance(made, Finished):
+        raise ReferenceError(f"the reference makes no solid to compare with: {made.error}")
+    return made
+
+
+def solid_of(program: str, *, seconds: float, kernel: Kernel) -> bytes | Finished:
+    """The file that a program's solid is kept in, or how the program ended without one."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "program.py").write_text(program, encoding="utf-8")
-        made = run_python(EXPORT, folder, seconds=seconds)
-        if not made.ok or not (folder / "solid.brep").is_file():
-            return Judged(False, 0.0, made.error)
-        (folder / "reference.py").write_text(reference, encoding="utf-8")
-        compared = run_python(COMPARE, folder, seconds=seconds)
-        if not compared.ok:
-            raise ReferenceError(f"the reference makes no solid to compare with: {compared.error}")
-        return Judged(True, json.loads(compared.output)["iou"])
+        made = run_python(kernel.export, folder, seconds=seconds)
+        solid = folder / "solid"
+        return solid.read_bytes() if made.ok and solid.is_file() else made

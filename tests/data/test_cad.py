@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from mmrl.config import ConfigError
-from mmrl.data.cad import ReferenceError, judge, program_of
+from mmrl.data.cad import Kernel, ReferenceError, judge, program_of
 from mmrl.data.sandbox import run_python
 from mmrl.mixing import Gate, Mixing
 
@@ -72,6 +73,78 @@ def test_a_program_that_does_not_execute_earns_nothing_whatever_the_judge_says()
 def test_without_the_kernel_the_error_says_what_to_install() -> None:
     with pytest.raises(ConfigError, match=r"mmrl\[cad\]"):
         judge("result = 1", "result = 1", seconds=1)
+
+
+INTERVALS = Kernel(
+    "json",
+    "nothing",
+    export="""
+import json
+space = {}
+exec(open("program.py").read(), space)
+low, high = space["result"]
+assert low < high
+open("solid", "w").write(json.dumps([low, high]))
+""",
+    compare="""
+import json
+(a, b), (c, d) = (json.load(open(name)) for name in ("ours", "theirs"))
+while b > 1000:
+    pass
+if b > 100:
+    raise SystemExit("too complicated")
+common = max(0, min(b, d) - max(a, c))
+print(json.dumps({"iou": common / (b - a + d - c - common)}))
+""",
+)
+"""A kernel of one dimension: solids are intervals; some it cannot compare, or not in time."""
+
+
+def test_lengths_in_common_of_a_kernel_of_one_dimension() -> None:
+    found = judge("result = 0, 2", "result = 1, 3", seconds=20, kernel=INTERVALS)
+    assert found.executes and found.iou == pytest.approx(1 / 3)
+    assert judge("result = 0, 1", "result = 2, 3", seconds=20, kernel=INTERVALS).iou == 0
+
+
+@pytest.mark.parametrize(
+    ("program", "error"),
+    [
+        ("result = 1 / 0", "ZeroDivisionError"),
+        ("result = 1, 0", "AssertionError"),
+        ("while True: result = 1", "took longer than 3 s"),
+        ("import sys; sys.exit(0)", ""),
+        ("result = 0, 200", "cannot be compared: too complicated"),
+        ("result = 0, 2000", "cannot be compared: took longer than 3 s"),
+        ("open('solid', 'w').write('x'); import os; os._exit(0)", "cannot be compared"),
+    ],
+)
+def test_whatever_a_program_does_beside_a_sound_reference_it_is_the_program_that_fails(
+    program: str, error: str
+) -> None:
+    found = judge(program, "result = 1, 3", seconds=3, kernel=INTERVALS)
+    assert not found.executes and found.iou == 0.0 and error in found.error
+
+
+@pytest.mark.parametrize(
+    "reference", ["result = 1 / 0", "result = 2, 1", "import sys; sys.exit(0)"]
+)
+def test_a_reference_that_makes_no_solid_is_an_error(reference: str) -> None:
+    with pytest.raises(ReferenceError, match="the reference makes no solid"):
+        judge("result = 0, 1", reference, seconds=20, kernel=INTERVALS)
+
+
+def test_a_reference_runs_once_for_all_answers_to_it(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    reference = f"open({str(runs)!r}, 'a').write('x'); result = 1, 3"
+    for high in (2, 3, 4):
+        assert judge(f"result = 1, {high}", reference, seconds=20, kernel=INTERVALS).executes
+    assert runs.read_text() == "x"
+
+
+def test_a_fence_with_many_blank_lines_is_read_in_one_pass() -> None:
+    start = time.process_time()
+    assert program_of("```" + "\n" * 50_000 + "result = 1") is not None
+    assert time.process_time() - start < 0.5
 
 
 @kernel
