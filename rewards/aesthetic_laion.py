@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mmrl.models.aesthetic import load_head
 from mmrl.models.clip_b16 import clip_frames
+from mmrl.models.place import Device, Place
 from mmrl.models.weights import CLIP_B16_IMAGE
 from mmrl.reward import RewardConfig, rewards
 from mmrl.reward.screen import judges_videos
@@ -37,10 +38,12 @@ class AestheticLaion(RewardConfig):
     num_frames: int = Field(default=4, ge=1)
     cache: Literal["memory", "disk"] = "memory"
     """Where embeddings of the packaged tower are kept; on disk they outlive the process."""
+    device: Device = None
 
     @judges_videos
     def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:
-        head, embed = load_head(self.head), clip_frames(self.model, self.cache)
+        head = load_head(self.head)
+        embed = clip_frames(self.model, self.cache, Place.of(self.device))
         rows = [head(embed.video(sample.video, self.num_frames)).mean() for sample in samples]
         return torch.stack(rows)
 

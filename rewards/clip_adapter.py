@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from mmrl.models.clip_b16 import clip_b16_image
+from mmrl.models.place import Device, Place
 from mmrl.models.sentences import embed_texts
 from mmrl.models.text_adapter import TextAdapter, load_adapter
 from mmrl.models.weights import CLIP_B16_IMAGE, MINILM
@@ -39,6 +40,7 @@ class ClipAdapter(RewardConfig):
     num_frames: int = Field(default=4, ge=1)
     cache: Literal["memory", "disk"] = "memory"
     """Where embeddings of frames are kept; on disk they outlive the process."""
+    device: Device = None
 
     @cached_property
     def loaded(self) -> tuple[TextAdapter, dict[str, str]]:
@@ -51,13 +53,13 @@ class ClipAdapter(RewardConfig):
 
     def pictures(self, videos: Sequence[Float[Tensor, "_ 3 _ _"]]) -> Float[Tensor, "N D"]:
         """Videos as unit directions from the mean picture."""
-        embed = clip_b16_image(self.cache)
+        embed = clip_b16_image(self.cache, Place.of(self.device))
         frames = [embed.video(video, self.num_frames).mean(0) for video in videos]
         return self.loaded[0].map_images(normalize(torch.stack(frames), dim=-1))
 
     def texts(self, prompts: Sequence[str]) -> Float[Tensor, "N D"]:
         """Prompts as unit directions in the same space."""
-        return self.loaded[0].map_texts(embed_texts(prompts))
+        return self.loaded[0].map_texts(embed_texts(prompts, Place.of(self.device)))
 
     def origin(self) -> dict[str, str | int]:
         """What a report says of this score."""

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from mmrl.models.clip_b16 import clip_frames
+from mmrl.models.place import Device, Place
 from mmrl.models.weights import CLIP_B16_IMAGE
 from mmrl.ops.video_scores import temporal_consistency
 from mmrl.reward import RewardConfig, rewards
@@ -31,10 +32,11 @@ class ClipConsistency(RewardConfig):
     num_frames: int = Field(default=4, ge=2)
     cache: Literal["memory", "disk"] = "memory"
     """Where embeddings of the packaged tower are kept; on disk they outlive the process."""
+    device: Device = None
 
     @judges_videos
     def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:
-        embed = clip_frames(self.model, self.cache)
+        embed = clip_frames(self.model, self.cache, Place.of(self.device))
         rows = [temporal_consistency(embed.video(s.video, self.num_frames)) for s in samples]
         return torch.stack(rows)
 

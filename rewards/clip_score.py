@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmrl.models.clip import ClipModel, load_clip
 from mmrl.models.folder import folder_hash
+from mmrl.models.place import Device, Place, Precision
 from mmrl.reward import RewardConfig, rewards
 from mmrl.reward.screen import judges_videos_and_prompts
 from mmrl.types import VideoSample
@@ -32,11 +33,13 @@ class ClipScore(RewardConfig):
     num_frames: int = Field(default=8, ge=1)
     rows: int = Field(default=256, ge=1)
     """Frames of one forward pass."""
+    device: Device = None
+    precision: Precision = "float32"
 
     @cached_property
     def clip(self) -> ClipModel:
         """The model, loaded on first use."""
-        return load_clip(self.model)
+        return load_clip(self.model, place=Place.of(self.device, self.precision))
 
     @judges_videos_and_prompts
     def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from mmrl.models.mobilenet import class_names, mobilenet_v2
+from mmrl.models.place import Device, Place
 from mmrl.models.sentences import embed_texts
 from mmrl.models.weights import MINILM, MOBILENET_V2
 from mmrl.reward import RewardConfig, rewards
@@ -33,10 +34,12 @@ class ConseAlignment(RewardConfig):
     top: int = Field(default=10, ge=1, le=1000)
     cache: Literal["memory", "disk"] = "memory"
     """Where class probabilities of frames are kept; on disk they outlive the process."""
+    device: Device = None
 
     @cached_property
     def classes(self) -> Float[Tensor, "classes D"]:
-        return embed_texts([f"a photo of a {name}" for name in class_names()])
+        names = [f"a photo of a {name}" for name in class_names()]
+        return embed_texts(names, Place.of(self.device))
 
     @judges_videos_and_prompts
     def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:
@@ -45,14 +48,14 @@ class ConseAlignment(RewardConfig):
 
     def pictures(self, videos: Sequence[Float[Tensor, "_ 3 _ _"]]) -> Float[Tensor, "N D"]:
         """Videos as unit sentence embeddings: the top classes, each by its probability."""
-        classify = mobilenet_v2(self.cache)
+        classify = mobilenet_v2(self.cache, Place.of(self.device))
         shown = torch.stack([classify.video(video, self.num_frames).mean(0) for video in videos])
         values, places = shown.topk(self.top, dim=-1)
         return normalize((values[..., None] * self.classes[places]).sum(1), dim=-1)
 
     def texts(self, prompts: Sequence[str]) -> Float[Tensor, "N D"]:
         """Prompts as unit sentence embeddings."""
-        return embed_texts(prompts)
+        return embed_texts(prompts, Place.of(self.device))
 
     def origin(self) -> dict[str, str]:
         """What a report says of this score."""

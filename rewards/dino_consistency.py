@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from mmrl.models.dinov2 import dinov2
+from mmrl.models.place import Device
 from mmrl.models.weights import DINOV2_S14
 from mmrl.ops.video_scores import temporal_consistency
 from mmrl.reward import RewardConfig, rewards
@@ -30,10 +31,11 @@ class DinoConsistency(RewardConfig):
     num_frames: int = Field(default=8, ge=2)
     cache: Literal["memory", "disk"] = "memory"
     """Where embeddings of frames are kept; on disk they outlive the process."""
+    device: Device = None
 
     @judges_videos
     def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:
-        embed = dinov2(self.cache)
+        embed = dinov2(self.cache, self.device)
         rows = [temporal_consistency(embed.video(s.video, self.num_frames)) for s in samples]
         return torch.stack(rows)
 

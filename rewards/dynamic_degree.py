@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from mmrl.data.video import quantize
+from mmrl.models.place import Device, Place
 from mmrl.models.raft import ITERATIONS, raft
 from mmrl.models.weights import RAFT
 from mmrl.ops.video_scores import is_dynamic, top_flow
@@ -36,6 +37,7 @@ class DynamicDegree(RewardConfig):
     """Frames are reduced to this longer side first; null for their own size, as VBench does."""
     max_frames: int | None = Field(default=None, ge=2)
     """At most so many sampled frames, from the start; null for all."""
+    device: Device = None
 
     @judges_videos
     def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:
@@ -45,7 +47,7 @@ class DynamicDegree(RewardConfig):
         frames = self._frames(sample)
         if len(frames) < 2:
             return torch.nan
-        flow, short_side = raft(), min(frames.shape[-2:])
+        flow, short_side = raft(Place.of(self.device)), min(frames.shape[-2:])
         tops = [top_flow(flow(first, second)) for first, second in pairwise(frames)]
         if self.scale == "pixels":
             return sum(tops) / len(tops) * 256 / short_side

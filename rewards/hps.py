@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from mmrl.models.clip import ClipModel, load_clip
+from mmrl.models.place import Device, Place, Precision
 from mmrl.reward import RewardConfig, rewards
 from mmrl.reward.screen import judges_videos_and_prompts
 from mmrl.types import VideoSample
@@ -31,11 +32,14 @@ class Hps(RewardConfig):
     num_frames: int = Field(default=8, ge=1)
     rows: int = Field(default=64, ge=1)
     """Frames of one forward pass."""
+    device: Device = None
+    precision: Precision = "float32"
 
     @cached_property
     def clip(self) -> ClipModel:
         """The model, loaded on first use."""
-        return load_clip(self.model, checkpoint=self.checkpoint, pad_to_square=True)
+        place = Place.of(self.device, self.precision)
+        return load_clip(self.model, place=place, checkpoint=self.checkpoint, pad_to_square=True)
 
     @judges_videos_and_prompts
     def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from mmrl.config import ConfigError
 from mmrl.data.video import uniform_indices
+from mmrl.models.place import Device, Place, Precision
 from mmrl.models.reward_checkpoint import Checkpoint, modern, read_weights
 from mmrl.models.reward_tokens import (
     RewardTokenModel,
@@ -44,7 +44,8 @@ class HpsV3(RewardConfig):
     """`HPSv3.safetensors`."""
     question: Path
     num_frames: int = Field(default=1, ge=1)
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    device: Device = None
+    precision: Precision = "bfloat16"
 
     @field_validator("question")
     @classmethod
@@ -57,8 +58,8 @@ class HpsV3(RewardConfig):
         if not self.checkpoint.is_file():
             raise ConfigError(f"{self.checkpoint}: no such file", key="checkpoint")
         weights = {modern(name): value for name, value in read_weights(self.checkpoint).items()}
-        dtype = getattr(torch, self.precision)
-        return load_reward_tokens(self.model, Checkpoint(weights), [TOKEN], dtype=dtype)
+        place = Place.of(self.device, self.precision)
+        return load_reward_tokens(self.model, Checkpoint(weights), [TOKEN], place=place)
 
     @judges_videos_and_prompts
     def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:

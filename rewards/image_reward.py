@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mmrl.data.video import to_uint8, uniform_indices
 from mmrl.models.blip_reward import BlipReward, load_blip_reward
+from mmrl.models.place import Device, Place, Precision
 from mmrl.reward import RewardConfig, rewards
 from mmrl.reward.screen import judges_videos_and_prompts
 from mmrl.types import VideoSample
@@ -32,11 +33,14 @@ class ImageReward(RewardConfig):
     checkpoint: Path
     """`ImageReward.pt`."""
     num_frames: int = Field(default=8, ge=1)
+    device: Device = None
+    precision: Precision = "float32"
 
     @cached_property
     def scorer(self) -> BlipReward:
         """The model, loaded on first use."""
-        return load_blip_reward(self.model, self.checkpoint)
+        place = Place.of(self.device, self.precision)
+        return load_blip_reward(self.model, self.checkpoint, place)
 
     @judges_videos_and_prompts
     def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:

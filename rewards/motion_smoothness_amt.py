@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from mmrl.models.amt import amt_s
+from mmrl.models.place import Device, Place
 from mmrl.models.weights import AMT_S
 from mmrl.ops.video_scores import interpolation_smoothness
 from mmrl.reward import RewardConfig, rewards
@@ -31,6 +32,7 @@ class MotionSmoothnessAmt(RewardConfig):
     """Frames are reduced to this longer side first; null for their own size, as VBench does."""
     max_frames: int | None = Field(default=None, ge=3)
     """At most so many frames, from the start; null for all."""
+    device: Device = None
 
     @judges_videos
     def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:
@@ -40,7 +42,7 @@ class MotionSmoothnessAmt(RewardConfig):
         frames = self._frames(video)
         if len(frames) < 3:
             return torch.tensor(torch.nan)
-        middle = amt_s()
+        middle = amt_s(Place.of(self.device))
         drawn = [middle(before, after) for before, after in pairwise(frames[::2])]
         return interpolation_smoothness(frames[1::2][: len(drawn)], torch.stack(drawn))
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmrl.data.video import to_uint8, uniform_indices
 from mmrl.models.nudity import nudity_detector
+from mmrl.models.place import Device
 from mmrl.models.weights import NUDENET
 from mmrl.reward import RewardConfig, rewards
 from mmrl.reward.screen import judges_videos
@@ -28,6 +29,7 @@ class NsfwPenalty(RewardConfig):
     num_frames: int = Field(default=4, ge=1)
     floor: float = Field(default=0.2, ge=0, le=1)
     """Probabilities below it are noise; NudeNet's own limit."""
+    device: Device = None
 
     @judges_videos
     def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:
@@ -35,7 +37,7 @@ class NsfwPenalty(RewardConfig):
 
     def _score(self, sample: VideoSample) -> Float[Tensor, ""]:
         frames = sample.video[uniform_indices(len(sample.video), self.num_frames)]
-        found = nudity_detector()(to_uint8(frames)).max()
+        found = nudity_detector(self.device)(to_uint8(frames)).max()
         return torch.where(found >= self.floor, -found, 0.0)
 
     def origin(self) -> dict[str, str]:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from pydantic import Field, field_validator
 from torch import Tensor
 
+from mmrl.models.place import Device, Place, Precision
 from mmrl.models.reward_checkpoint import Checkpoint, newest_step, read_json
 from mmrl.models.reward_tokens import (
     RewardTokenModel,
@@ -54,7 +55,8 @@ class VideoAlign(RewardConfig):
     normalize: bool = True
     sample_fps: float = Field(default=2.0, gt=0)
     max_pixels: int = Field(default=MAX_PIXELS, ge=MIN_PIXELS)
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    device: Device = None
+    precision: Precision = "bfloat16"
 
     @field_validator("question")
     @classmethod
@@ -72,8 +74,8 @@ class VideoAlign(RewardConfig):
         lora = self.config.get("peft_lora_config") or {}
         scale = lora["lora_alpha"] / lora["lora_r"] if "lora_r" in lora else None
         weights = Checkpoint.read(newest_step(self.checkpoint, self.step), scale)
-        dtype = getattr(torch, self.precision)
-        return load_reward_tokens(self.model, weights, TOKENS, dtype=dtype)
+        place = Place.of(self.device, self.precision)
+        return load_reward_tokens(self.model, weights, TOKENS, place=place)
 
     @cached_property
     def statistics(self) -> dict[str, tuple[float, float]]:

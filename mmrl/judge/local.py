@@ -14,6 +14,7 @@ from pydantic import Field
 
 from mmrl.config import Config
 from mmrl.judge.base import TOP_TOKENS, Question, Reply
+from mmrl.models.place import Device, Precision, pick_device
 from mmrl.reward.base import Unit
 from mmrl.types import Prompt
 
@@ -30,7 +31,8 @@ class LocalJudge(Config):
     max_new_tokens: int = Field(default=256, ge=1)
     rows: int = Field(default=16, ge=1)
     """Questions of one forward pass."""
-    precision: Literal["float32", "bfloat16"] = "float32"
+    device: Device = None
+    precision: Precision = "float32"
 
     @property
     def unit(self) -> Unit:
@@ -44,13 +46,13 @@ class LocalJudge(Config):
 
     @cached_property
     def policy(self) -> VlmPolicy:
-        """The model, loaded on first use, on the accelerator if there is one."""
+        """The model, loaded on first use."""
         from mmrl.models.vlm_loader import load_vlm
         from mmrl.policies.vlm import VlmPolicy
 
         model = load_vlm(self.model, dtype=getattr(torch, self.precision))
         policy = VlmPolicy(model, max_new_tokens=self.max_new_tokens, rows=self.rows)
-        policy.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        policy.to(pick_device(self.device))
         return policy
 
     async def ask(self, questions: Sequence[Question]) -> list[Reply]:

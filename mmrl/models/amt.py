@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, cat, nn
 from torch.nn.functional import avg_pool2d, grid_sample, interpolate, pad
 
+from mmrl.models.place import CPU, Place, to_host
 from mmrl.models.weights import AMT_S
 
 CHANNELS = (20, 32, 44, 56)
@@ -33,21 +34,28 @@ Middle = Callable[[Float[Tensor, "3 H W"], Float[Tensor, "3 H W"]], Float[Tensor
 
 
 @cache
-def amt_s() -> Middle:
+def amt_s(place: Place = CPU) -> Middle:
     """The frame halfway between two, RGB in [0, 1]; one model a process."""
-    model = Amt().eval()
+    model = Amt()
     # the one name in the file that torch does not know as harmless: a mapping's
     with torch.serialization.safe_globals([(OrderedDict, "typing.OrderedDict")]):
         stored = torch.load(AMT_S.path(), map_location="cpu", weights_only=True)
     model.load_state_dict(stored["state_dict"], strict=True)
+    return middle_by(model, place)
+
+
+def middle_by(model: nn.Module, place: Place) -> Middle:
+    """What a model of this class draws at `place`, between frames of any size."""
+    model = place.holds(model)
 
     @torch.no_grad()
     def middle(first: Float[Tensor, "3 H W"], second: Float[Tensor, "3 H W"]) -> Tensor:
         height, width = first.shape[-2:]
         edges = [*_margins(width), *_margins(height)]
-        given = [pad(frame[None], edges, mode="replicate") for frame in (first, second)]
+        frames = [place.floats(frame[None]) for frame in (first, second)]
+        given = [pad(frame, edges, mode="replicate") for frame in frames]
         left, _, top, _ = edges
-        return model(*given)[0, :, top : top + height, left : left + width]
+        return to_host(model(*given)[0, :, top : top + height, left : left + width])
 
     return middle
 
@@ -67,9 +75,8 @@ def warp(maps: Maps, flow: Float[Tensor, "_ 2 _ _"]) -> Maps:
     """`maps` read at each pixel plus its flow (x, y), the border repeated beyond."""
     height, width = flow.shape[-2:]
     half = flow.new_tensor([(width - 1) / 2, (height - 1) / 2])
-    y, x = torch.meshgrid(
-        torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij"
-    )
+    sides = (torch.linspace(-1, 1, n, device=flow.device) for n in (height, width))
+    y, x = torch.meshgrid(*sides, indexing="ij")
     places = torch.stack([x, y], -1) + rearrange(flow, "b c h w -> b h w c") / half
     return grid_sample(maps, places, padding_mode="border", align_corners=True)
 
@@ -265,7 +272,8 @@ class Lookup:
         for pyramid in self.pyramids:
             for _ in range(LEVELS - 1):
                 pyramid.append(avg_pool2d(pyramid[-1], 2, 2))
-        y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        sides = (torch.arange(n, device=one.device) for n in (height, width))
+        y, x = torch.meshgrid(*sides, indexing="ij")
         self.grid = torch.stack([x, y]).float()
 
     def __call__(self, flows: Maps) -> Maps:
@@ -280,10 +288,10 @@ class Lookup:
         return cat(found, 1)
 
     def _around(self, maps: Maps, places: Float[Tensor, "_ 2 _ _"], level: int) -> Maps:
-        steps = torch.arange(-RADIUS, RADIUS + 1).float()
+        steps = torch.arange(-RADIUS, RADIUS + 1, device=maps.device).float()
         window = torch.stack(torch.meshgrid(steps, steps, indexing="ij"), -1)
         centers = rearrange(places, "b c h w -> (b h w) 1 1 c") / 2**level
-        half = torch.tensor([maps.shape[-1] - 1, maps.shape[-2] - 1]) / 2
+        half = maps.new_tensor([maps.shape[-1] - 1, maps.shape[-2] - 1]) / 2
         found = grid_sample(maps, (centers + window) / half - 1, align_corners=True)
         height, width = self.size
         return rearrange(found, "(b h w) 1 y x -> b (y x) h w", h=height, w=width)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from mmrl.config import ConfigError
 from mmrl.models.folder import check_model_folder
+from mmrl.models.place import CPU, Place, to_host
 from mmrl.models.reward_checkpoint import read_weights
 
 TEXT_LENGTH = 35
@@ -49,12 +50,13 @@ class BlipReward:
     layers: nn.Module
     tokenizer: Any
     image_size: int
+    place: Place = CPU
 
     @torch.no_grad()
     def score(self, frames: UInt8[Tensor, "N 3 H W"], texts: Sequence[str]) -> Float[Tensor, " N"]:
         """The raw grade of each picture for its text."""
         pixels = torch.stack([self._pixels(frame) for frame in frames])
-        seen = self.vision(pixels).last_hidden_state
+        seen = self.vision(self.place.floats(pixels)).last_hidden_state
         words = self.tokenizer(
             list(texts),
             padding="max_length",
@@ -63,12 +65,12 @@ class BlipReward:
             return_tensors="pt",
         )
         read = self.text(
-            input_ids=words["input_ids"],
-            attention_mask=words["attention_mask"],
+            input_ids=self.place.whole(words["input_ids"]),
+            attention_mask=self.place.whole(words["attention_mask"]),
             encoder_hidden_states=seen,
-            encoder_attention_mask=torch.ones(seen.shape[:2], dtype=torch.long),
+            encoder_attention_mask=seen.new_ones(seen.shape[:2], dtype=torch.long),
         )
-        return self.layers(read.last_hidden_state[:, 0])[:, 0]
+        return to_host(self.layers(read.last_hidden_state[:, 0])[:, 0])
 
     def _pixels(self, frame: UInt8[Tensor, "3 H W"]) -> Float[Tensor, "3 S S"]:
         from open_clip.transform import image_transform
@@ -77,7 +79,7 @@ class BlipReward:
         return image_transform(self.image_size, is_train=False)(picture)
 
 
-def load_blip_reward(config: str, checkpoint: Path) -> BlipReward:
+def load_blip_reward(config: str, checkpoint: Path, place: Place = CPU) -> BlipReward:
     """BLIP of the folder's config with every weight from the checkpoint (`ImageReward.pt`)."""
     from transformers import AutoTokenizer, BlipConfig, BlipForImageTextRetrieval
 
@@ -96,7 +98,8 @@ def load_blip_reward(config: str, checkpoint: Path) -> BlipReward:
         _fill(module, weights, prefix, checkpoint)
     tokenizer = AutoTokenizer.from_pretrained(config)
     size = chosen.vision_config.image_size
-    return BlipReward(whole.vision_model, whole.text_encoder, layers, tokenizer, size)
+    parts = (place.holds(part) for part in (whole.vision_model, whole.text_encoder, layers))
+    return BlipReward(*parts, tokenizer, size, place)
 
 
 def grading_layers(width: int) -> nn.Sequential:

@@ -21,11 +21,12 @@ from torch.nn.functional import normalize
 
 from mmrl.config import ConfigError
 from mmrl.data.video import to_uint8, uniform_indices
+from mmrl.models.place import CPU, Place, to_host
 
 
 @dataclass(frozen=True)
 class ClipModel:
-    """Unit embeddings of pictures and texts, and the learned scale of their cosine."""
+    """Unit embeddings of pictures and texts, on the CPU in float32; the scale of their cosine."""
 
     embed_images: Callable[[UInt8[Tensor, "N 3 H W"]], Float[Tensor, "N D"]]
     embed_texts: Callable[[list[str]], Float[Tensor, "N D"]]
@@ -63,27 +64,33 @@ class ClipModel:
 
 
 def load_clip(
-    path: str, *, checkpoint: Path | None = None, pad_to_square: bool = False
+    path: str,
+    *,
+    place: Place = CPU,
+    checkpoint: Path | None = None,
+    pad_to_square: bool = False,
 ) -> ClipModel:
-    """The CLIP in a folder; ConfigError where neither library's layout is found.
+    """The CLIP in a folder, run at `place`; ConfigError where neither library's layout is found.
 
     For open_clip folders, `checkpoint` is a file with other weights of the same architecture, and
     `pad_to_square` resizes the longer side and pads with black, where CLIP cuts the middle out.
     """
     folder = Path(path)
     if (folder / "open_clip_config.json").is_file():
-        return _load_open_clip(folder, checkpoint, pad_to_square=pad_to_square)
+        return _load_open_clip(folder, place, checkpoint, pad_to_square=pad_to_square)
     if checkpoint or pad_to_square:
         raise ConfigError(f"{path} is no open_clip folder", key="model")
     if (folder / "config.json").is_file():
-        return _load_transformers(folder)
+        return _load_transformers(folder, place)
     raise ConfigError(
         f"{path} holds neither open_clip_config.json nor config.json: not a CLIP folder",
         key="model",
     )
 
 
-def _load_open_clip(folder: Path, checkpoint: Path | None, *, pad_to_square: bool) -> ClipModel:
+def _load_open_clip(
+    folder: Path, place: Place, checkpoint: Path | None, *, pad_to_square: bool
+) -> ClipModel:
     import open_clip
     from PIL import Image
 
@@ -96,7 +103,8 @@ def _load_open_clip(folder: Path, checkpoint: Path | None, *, pad_to_square: boo
     )
     if checkpoint is not None:
         _load_checkpoint(model, checkpoint)
-    model.eval()
+    scale = model.logit_scale.exp().item()
+    model = place.holds(model)
     length = model.context_length
     if (folder / "tokenizer.json").is_file():
         tokenizer = open_clip.tokenizer.HFTokenizer(
@@ -108,12 +116,12 @@ def _load_open_clip(folder: Path, checkpoint: Path | None, *, pad_to_square: boo
     def embed_images(frames: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, "N D"]:
         arrays = rearrange(frames, "n c h w -> n h w c").numpy()
         pixels = torch.stack([preprocess(Image.fromarray(array)) for array in arrays])
-        return model.encode_image(pixels, normalize=True)
+        return to_host(model.encode_image(place.floats(pixels), normalize=True))
 
     def embed_texts(texts: list[str]) -> Float[Tensor, "N D"]:
-        return model.encode_text(tokenizer(texts), normalize=True)
+        return to_host(model.encode_text(place.whole(tokenizer(texts)), normalize=True))
 
-    return ClipModel(embed_images, embed_texts, model.logit_scale.exp().item())
+    return ClipModel(embed_images, embed_texts, scale)
 
 
 def _load_checkpoint(model: torch.nn.Module, checkpoint: Path) -> None:
@@ -134,25 +142,29 @@ def _load_checkpoint(model: torch.nn.Module, checkpoint: Path) -> None:
         ) from error
 
 
-def _load_transformers(folder: Path) -> ClipModel:
+def _load_transformers(folder: Path, place: Place) -> ClipModel:
     from transformers import CLIPModel, CLIPProcessor
 
     kind = json.loads((folder / "config.json").read_text("utf-8")).get("model_type")
     if kind != "clip":
         raise ConfigError(f"{folder} holds a '{kind}' model, not a CLIP", key="model")
-    model = CLIPModel.from_pretrained(folder, local_files_only=True).eval()
+    model = CLIPModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+    scale = model.logit_scale.exp().item()
+    model = place.holds(model)
     processor = CLIPProcessor.from_pretrained(folder, local_files_only=True)
     length = model.config.text_config.max_position_embeddings
 
     def embed_images(frames: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, "N D"]:
-        inputs = processor.image_processor(list(frames), return_tensors="pt")
-        return normalize(model.get_image_features(**inputs).pooler_output, dim=-1)
+        pixels = processor.image_processor(list(frames), return_tensors="pt")["pixel_values"]
+        found = model.get_image_features(place.floats(pixels))
+        return normalize(to_host(found.pooler_output), dim=-1)
 
     def embed_texts(texts: list[str]) -> Float[Tensor, "N D"]:
         inputs = processor.tokenizer(
             texts, padding=True, truncation=True, max_length=length, return_tensors="pt"
         )
-        found = model.get_text_features(inputs["input_ids"], inputs["attention_mask"])
-        return normalize(found.pooler_output, dim=-1)
+        ids, mask = place.whole(inputs["input_ids"]), place.whole(inputs["attention_mask"])
+        found = model.get_text_features(ids, mask)
+        return normalize(to_host(found.pooler_output), dim=-1)
 
-    return ClipModel(embed_images, embed_texts, model.logit_scale.exp().item())
+    return ClipModel(embed_images, embed_texts, scale)

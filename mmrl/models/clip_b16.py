@@ -23,6 +23,7 @@ from torch.nn.functional import normalize
 from mmrl.config import ConfigError
 from mmrl.models.clip import load_clip
 from mmrl.models.frame_cache import FrameCache
+from mmrl.models.place import CPU, Place, to_host
 from mmrl.models.weights import CLIP_B16_IMAGE
 
 PATCHES = (224 // 16) ** 2
@@ -31,32 +32,35 @@ ROWS = 16
 
 
 @cache
-def clip_b16_image(keep: Literal["memory", "disk"] = "memory") -> FrameCache:
+def clip_b16_image(keep: Literal["memory", "disk"] = "memory", place: Place = CPU) -> FrameCache:
     """Unit embeddings of frames, (N, 512); one model a process, and each frame embedded once."""
     from transformers import CLIPImageProcessor
 
-    model = load_tower(CLIP_B16_IMAGE.path())
+    model = place.holds(load_tower(CLIP_B16_IMAGE.path()))
     processor = CLIPImageProcessor()
 
     @torch.no_grad()
     def embed(frames: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, "N D"]:
-        pixels = processor(list(frames), return_tensors="pt")
-        return normalize(model(**pixels).image_embeds, dim=-1)
+        pixels = processor(list(frames), return_tensors="pt")["pixel_values"]
+        return normalize(to_host(model(place.floats(pixels)).image_embeds), dim=-1)
 
     return FrameCache(embed, CLIP_B16_IMAGE.sha256, rows=ROWS, disk=keep == "disk")
 
 
-def clip_frames(model: str | None, keep: Literal["memory", "disk"]) -> FrameCache:
+def clip_frames(
+    model: str | None, keep: Literal["memory", "disk"], place: Place = CPU
+) -> FrameCache:
     """Frames embedded by the CLIP in a folder, or by the packaged ViT-B/16 where that is None.
 
     Embeddings of a folder's model are kept in memory only.
     """
-    return clip_b16_image(keep) if model is None else _clip_folder(model)
+    return clip_b16_image(keep, place) if model is None else _clip_folder(model, place)
 
 
 @cache
-def _clip_folder(model: str) -> FrameCache:
-    return FrameCache(torch.no_grad()(load_clip(model).embed_images), model, rows=ROWS)
+def _clip_folder(model: str, place: Place) -> FrameCache:
+    embed = torch.no_grad()(load_clip(model, place=place).embed_images)
+    return FrameCache(embed, model, rows=ROWS)
 
 
 def load_tower(file: Path) -> nn.Module:

@@ -19,9 +19,9 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @cache
-def dinov2(keep: Literal["memory", "disk"] = "memory") -> FrameCache:
+def dinov2(keep: Literal["memory", "disk"] = "memory", device: str | None = "cpu") -> FrameCache:
     """Unit embeddings of frames, (N, 384): the mean over the file's 8 x 8 grid of patches."""
-    run = load_onnx(DINOV2_S14.path())
+    run = load_onnx(DINOV2_S14.path(), device)
 
     def embed(frames: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, "N D"]:
         return normalize(run(prepared(frames)).flatten(1, 2).mean(1), dim=-1)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 import mmrl.torchvision_fix  # noqa: F401
 from mmrl.models.frame_cache import FrameCache
+from mmrl.models.place import CPU, Place, to_host
 from mmrl.models.weights import MOBILENET_V2
 
 ROWS = 32
@@ -22,7 +23,7 @@ ROWS = 32
 
 
 @cache
-def mobilenet_v2(keep: Literal["memory", "disk"] = "memory") -> FrameCache:
+def mobilenet_v2(keep: Literal["memory", "disk"] = "memory", place: Place = CPU) -> FrameCache:
     """Class probabilities of frames, (N, 1000); preprocessing as torchvision's V1 weights have it:
     shorter side 256, center crop 224."""
     from PIL import Image
@@ -33,14 +34,14 @@ def mobilenet_v2(keep: Literal["memory", "disk"] = "memory") -> FrameCache:
     model.load_state_dict(
         torch.load(MOBILENET_V2.path(), map_location="cpu", weights_only=True), strict=True
     )
-    model.eval()
+    model = place.holds(model)
     prepare = MobileNet_V2_Weights.IMAGENET1K_V1.transforms()
 
     @torch.no_grad()
     def embed(frames: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, "N D"]:
         arrays = rearrange(frames, "n c h w -> n h w c").numpy()
         pixels = torch.stack([prepare(Image.fromarray(array)) for array in arrays])
-        return model(pixels).softmax(-1)
+        return to_host(model(place.floats(pixels)).softmax(-1))
 
     return FrameCache(embed, MOBILENET_V2.sha256, rows=ROWS, disk=keep == "disk")
 

@@ -24,9 +24,11 @@ EXPOSED = {
 
 
 @cache
-def nudity_detector() -> Callable[[UInt8[Tensor, "N 3 H W"]], Float[Tensor, " N"]]:
+def nudity_detector(
+    device: str | None = "cpu",
+) -> Callable[[UInt8[Tensor, "N 3 H W"]], Float[Tensor, " N"]]:
     """The largest probability of an exposed part anywhere in a frame, in [0, 1]."""
-    run = load_onnx(NUDENET.path())
+    run = load_onnx(NUDENET.path(), device)
 
     def detect(frames: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, " N"]:
         return class_probabilities(run(squared(frames)))[:, list(EXPOSED.values())].amax(-1)

@@ -14,10 +14,11 @@ from functools import cache
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pad
 
 import mmrl.torchvision_fix  # noqa: F401
+from mmrl.models.place import CPU, Place, to_host
 from mmrl.models.weights import RAFT
 
 MULTIPLE, SMALLEST = 8, 128
@@ -46,21 +47,27 @@ Flow = Callable[[Float[Tensor, "3 H W"], Float[Tensor, "3 H W"]], Float[Tensor, 
 
 
 @cache
-def raft() -> Flow:
+def raft(place: Place = CPU) -> Flow:
     """Flow in pixels from one frame to the next, frames RGB in [0, 1]; one model a process."""
     from torchvision.models.optical_flow import raft_large
 
     released = torch.load(RAFT.path(), map_location="cpu", weights_only=True)
     model = raft_large(weights=None)
     model.load_state_dict(renamed(released), strict=True)
-    model.eval()
+    return flow_by(model, place)
+
+
+def flow_by(model: nn.Module, place: Place) -> Flow:
+    """Flow of any `raft_large` at `place`, between frames of any size."""
+    model = place.holds(model)
 
     @torch.no_grad()
     def flow(first: Float[Tensor, "3 H W"], second: Float[Tensor, "3 H W"]) -> Tensor:
         height, width = first.shape[-2:]
         beyond = (0, missing(width), 0, missing(height))
-        pair = [pad(frame[None] * 2 - 1, beyond, mode="replicate") for frame in (first, second)]
-        return model(*pair, num_flow_updates=ITERATIONS)[-1][0, :, :height, :width]
+        frames = [place.floats(frame[None] * 2 - 1) for frame in (first, second)]
+        pair = [pad(frame, beyond, mode="replicate") for frame in frames]
+        return to_host(model(*pair, num_flow_updates=ITERATIONS)[-1][0, :, :height, :width])
 
     return flow
 

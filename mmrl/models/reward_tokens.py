@@ -25,6 +25,7 @@ from torch.nn.functional import interpolate
 from mmrl.config import ConfigError
 from mmrl.data.coordinates import ImageSize, smart_resize
 from mmrl.models.folder import check_model_folder
+from mmrl.models.place import Place, to_host
 from mmrl.models.reward_checkpoint import Checkpoint
 
 FACTOR = 28
@@ -40,6 +41,8 @@ class RewardTokenModel:
     head: nn.Module
     processor: Any
     tokens: Sequence[str]
+    place: Place
+    """Of the backbone; the head is there too, in float32."""
 
     @property
     def token_ids(self) -> list[int]:
@@ -74,10 +77,10 @@ class RewardTokenModel:
         pad = self._pad_id(video)
         where = (ids == pad)[..., None].expand_as(embeds)
         embeds = embeds.masked_scatter(where, features.to(embeds.dtype))
-        positions = torch.arange(ids.shape[1]).expand(3, *ids.shape)
+        positions = torch.arange(ids.shape[1], device=ids.device).expand(3, *ids.shape)
         found = core.language_model(inputs_embeds=embeds, position_ids=positions)
         logits = self.head(found.last_hidden_state.float())
-        return at_tokens(ids, logits, self.token_ids)[0]
+        return at_tokens(ids.cpu(), to_host(logits), self.token_ids)[0]
 
     def _inputs(
         self, pictures: Float[Tensor, "F 3 H W"], text: str, *, video: bool
@@ -101,7 +104,8 @@ class RewardTokenModel:
             f"<|vision_start|>{pad * count}<|vision_end|>{text}<|im_end|>\n<|im_start|>assistant\n"
         )
         ids = self.processor.tokenizer(turn, return_tensors="pt", add_special_tokens=False)
-        return ids["input_ids"], pixels, grid
+        place = self.place
+        return place.whole(ids["input_ids"]), place.floats(pixels), place.whole(grid)
 
     def _pad_id(self, video: bool) -> int:
         config = self.module.config
@@ -161,7 +165,7 @@ def resized(
 
 
 def load_reward_tokens(
-    base: str, checkpoint: Checkpoint, tokens: Sequence[str], *, dtype: torch.dtype
+    base: str, checkpoint: Checkpoint, tokens: Sequence[str], *, place: Place
 ) -> RewardTokenModel:
     """The base model with the checkpoint in it; ConfigError names weights that do not fit."""
     from transformers import AutoProcessor, Qwen2VLForConditionalGeneration
@@ -169,7 +173,7 @@ def load_reward_tokens(
     check_model_folder(base, "config.json")
     processor = AutoProcessor.from_pretrained(base)
     processor.tokenizer.add_special_tokens({"additional_special_tokens": list(tokens)})
-    module = Qwen2VLForConditionalGeneration.from_pretrained(base, dtype=dtype).eval()
+    module = Qwen2VLForConditionalGeneration.from_pretrained(base, dtype=place.dtype)
     module.resize_token_embeddings(len(processor.tokenizer), mean_resizing=False)
     head = _head(checkpoint.head())
     weights = checkpoint.merged(module.state_dict())
@@ -180,7 +184,10 @@ def load_reward_tokens(
         raise ConfigError(f"does not fit {base}: {reason}", key="checkpoint") from error
     if unexpected:
         raise ConfigError(f"{base} has no weight '{unexpected[0]}'", key="checkpoint")
-    return RewardTokenModel(module, head, processor, tokens)
+    # from_pretrained made the weights of that type and left the rotary frequencies in float32
+    parts: list[nn.Module] = [module.eval(), head]
+    module, head = (part.to(place.device) for part in parts)
+    return RewardTokenModel(module, head, processor, tokens, place)
 
 
 def _head(weights: Mapping[str, Tensor]) -> nn.Module:

@@ -14,6 +14,7 @@ from mmrl.models.blip_reward import grading_layers, load_blip_reward
 from mmrl.reward import load_reward
 from mmrl.types import Prompt, VideoSample
 from rewards.image_reward import normalized
+from tests.models.elsewhere import ELSEWHERE, Watched
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden/rewards.json").read_text())
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "blue", "three"]
@@ -90,6 +91,24 @@ def test_words_and_picture_both_count_and_a_batch_changes_nothing(
     assert torch.allclose(found, alone, atol=1e-5)
     broken = VideoSample(Prompt("a"), torch.full((1, 3, 32, 32), torch.nan))
     assert reward([broken]).isnan().all()
+
+
+def test_blip_scores_in_bfloat16_and_all_that_meets_it_is_on_its_device(
+    tiny: tuple[Path, torch.nn.Module],
+) -> None:
+    folder, _ = tiny
+    files = {"model": str(folder), "checkpoint": folder / "ImageReward.pt"}
+    sample = VideoSample(Prompt("a red three"), torch.rand(2, 3, 40, 32))
+    whole, half = (
+        load_reward("image_reward", **files, device="cpu", precision=precision)([sample])
+        for precision in ("float32", "bfloat16")
+    )
+    assert half.dtype == torch.float32 and not half.equal(whole)
+    torch.testing.assert_close(half, whole, atol=0.05, rtol=0.05)
+    there = load_blip_reward(files["model"], files["checkpoint"], ELSEWHERE)
+    with Watched():
+        found = there.score(torch.zeros(2, 3, 32, 32, dtype=torch.uint8), ["a red three", "a"])
+    assert found.device.type == "cpu"
 
 
 def test_the_normalization_is_the_released_one() -> None:

@@ -143,7 +143,8 @@ def root(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def reward(base: Path, root: Path, **fields: Any):
     places = {"model": str(base), "checkpoint": root, "question": base / "question.txt"}
-    return load_reward("video_align", **places, precision="float32", max_pixels=100_352, **fields)
+    fields = {"precision": "float32", "max_pixels": 100_352, **fields}
+    return load_reward("video_align", **places, **fields)
 
 
 def sample(text: str, frames: int = 6) -> VideoSample:
@@ -156,6 +157,18 @@ def test_both_layouts_of_a_checkpoint_give_the_same_scores(base: Path, root: Pat
     assert found[0] == pytest.approx(found[1], abs=1e-5)
     newest = reward(base, root)([sample("a cat")]).item()
     assert newest == found[1]
+
+
+def test_the_backbone_in_bfloat16_keeps_its_head_and_its_rotary_frequencies_whole(
+    base: Path, root: Path
+) -> None:
+    whole, half = (reward(base, root, precision=p) for p in ("float32", "bfloat16"))
+    found = half([sample("a cat")]).item()
+    assert found == pytest.approx(whole([sample("a cat")]).item(), abs=0.1)
+    weights = {p.dtype for p in half.scorer.module.parameters()}
+    assert weights == {torch.bfloat16}
+    kept = [*half.scorer.head.parameters(), *half.scorer.module.buffers()]
+    assert {x.dtype for x in kept if x.is_floating_point()} == {torch.float32}
 
 
 def test_the_caption_reaches_only_the_score_of_its_fit(base: Path, root: Path) -> None:
