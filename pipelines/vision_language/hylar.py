@@ -14,6 +14,7 @@ from mmrl.advantages import group_normalized
 from mmrl.config import ConfigError
 from mmrl.objectives.depo import ReleasedDepo
 from mmrl.objectives.grpo import Clip, Grpo
+from mmrl.objectives.latent_report import ReportedDepo
 from mmrl.ops import vmf
 from mmrl.recipe import Objective, Recipe, pipelines
 from mmrl.trust_region.schedule import FixedAnchor, TrustRegion
@@ -150,9 +151,9 @@ class Hylar(VlmPipelineConfig):
                 "latent": Clip(self.latent_clip, self.latent_clip, self.clip_dual),
             }
         )
-        if self.variant == "released":
-            return ReleasedDepo(surrogate, self._released_pull())
-        return surrogate
+        released = self.variant == "released"
+        objective = ReleasedDepo(surrogate, self._released_pull()) if released else surrogate
+        return ReportedDepo(objective, self.train.prompts_per_step * self.group_size)
 
     def _without_latent_kl(self) -> VlmPipelineConfig:
         """The config whose anchor pulls on tokens alone: the objective holds the rest."""

@@ -162,6 +162,25 @@ def test_a_weight_of_0_leaves_the_slope_of_tokens_alone(model: Path, tmp_path: P
     assert all(torch.equal(with_latents[name], without[name]) for name in without)
 
 
+def test_every_step_tells_how_the_latents_stand(model: Path, tmp_path: Path) -> None:
+    """The modes' cosine of 1 is the alignment of rollout and replay; drawn ones are near 0.8."""
+    changes = {"train": train_section(1, optimizer={"lr": 1e-4}, updates_per_rollout=1)}
+    found = {}
+    for sampling in ("mode", "vmf"):
+        recipe, state, config = make(
+            model, tmp_path / sampling, latent_sampling=sampling, **changes
+        )
+        found[sampling] = train_step(recipe, state, config, RANKS)
+        assert found[sampling]["latent/ratio_lowest"] == pytest.approx(1, abs=1e-6)
+        assert found[sampling]["latent/ratio_highest"] == pytest.approx(1, abs=1e-6)
+        assert 0 < found[sampling]["latent/spans"] <= 3
+        assert 1 <= found[sampling]["latent/per_span"] <= 3
+        assert found[sampling]["latent/state_norm"] > 0
+    assert found["mode"]["latent/cosine_lowest"] == pytest.approx(1, abs=1e-6)
+    assert found["vmf"]["latent/cosine"] == pytest.approx(0.8, abs=0.05)
+    assert found["vmf"]["latent/cosine_lowest"] < found["vmf"]["latent/cosine"]
+
+
 def test_the_released_variant_trains_with_its_own_pull(model: Path, tmp_path: Path) -> None:
     recipe, state, config = make(model, tmp_path, variant="released", latent_sampling="mode")
     found = train_step(recipe, state, config, RANKS)
