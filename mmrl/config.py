@@ -84,12 +84,47 @@ def apply_overrides(tree: Tree, overrides: Sequence[str]) -> Tree:
 
 
 def parse(schema: type[ConfigT], tree: Mapping[str, Any]) -> ConfigT:
-    """`tree` as the frozen model `schema`; ConfigError names the first wrong key and the cure."""
+    """`tree` over the defaults of `schema`, frozen; ConfigError names the first wrong key.
+
+    A section that a field has by default is filled up key by key, so that one key of it can be
+    changed alone; null or {} takes a part of it away.
+    """
+    tree = over_defaults(schema, tree)
     try:
         return schema.model_validate(tree)
     except ValidationError as error:
         key, reason = _explain(schema, tree, error)
         raise ConfigError(reason, key=key) from error
+
+
+def over_defaults(schema: type[BaseModel], tree: Mapping[str, Any]) -> Tree:
+    """The tree with every section filled up by what its field's default object sets."""
+    result = dict(tree)
+    for name, value in tree.items():
+        field = schema.model_fields.get(name)
+        if field is None or not isinstance(value, Mapping) or not value:
+            continue
+        default = field.get_default(call_default_factory=True)
+        if isinstance(default, BaseModel):
+            filled = _over(default.model_dump(exclude_unset=True), value)
+            result[name] = over_defaults(type(default), filled)
+        elif get_origin(field.annotation) is not dict:
+            section = _section(field.annotation, value)
+            result[name] = over_defaults(section, value) if section else value
+    return result
+
+
+def _over(base: Mapping[str, Any], tree: Mapping[str, Any]) -> Tree:
+    """Deep merge; {} stays {}, and sections of two kinds are not mixed."""
+    kinds = {part["kind"] for part in (base, tree) if "kind" in part}
+    if not tree or len(kinds) > 1:
+        return dict(tree)
+    both = {
+        name: _over(base[name], value)
+        for name, value in tree.items()
+        if isinstance(value, Mapping) and isinstance(base.get(name), Mapping)
+    }
+    return {**base, **tree, **both}
 
 
 def dump(model: BaseModel) -> str:

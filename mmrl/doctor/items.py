@@ -107,20 +107,35 @@ def everywhere(name: str, found: int) -> Item:
 
 
 def training_items(module: nn.Module, config: PipelineConfig) -> list[Item]:
-    """Gradients, AdamW's two moments, and the anchors: adapters on the device, others in host.
+    """Gradients, masters, AdamW's two moments, and the anchors: adapters on the device, others in
+    host memory.
 
-    A whole anchor visits the device beside the live weights while it is evaluated.
+    A weight below float32 has a float32 master, and its gradient lies there. A whole anchor visits
+    the device beside the live weights while it is evaluated.
     """
-    learning = size(trainable(module).values())
-    anchors = len(config.trust_region.anchors()) * learning
+    weights = trainable(module).values()
+    learning, exact = size(weights), sum(map(exact_bytes, weights))
+    anchors = sum(exact if kind == "ema" else learning for kind in config.trust_region.anchors())
     items = [
-        Item("gradients", {"update": learning}),
-        everywhere("AdamW moments", 2 * learning),
+        Item("gradients", {"update": exact}),
+        everywhere("AdamW moments", 2 * exact),
     ]
+    if exact > learning:
+        items.append(everywhere("float32 masters", sum(map(master_bytes, weights))))
     if is_adapter(module):
         return [*items, everywhere("anchors", anchors)]
     visit = learning if anchors else 0
     return [*items, Item("anchors", {"update": visit, "host": anchors})]
+
+
+def exact_bytes(weight: Shaped[Tensor, ...]) -> int:
+    """Bytes in float32, or in the weight's own dtype where that is more."""
+    return weight.numel() * max(FLOAT32, weight.element_size())
+
+
+def master_bytes(weight: Shaped[Tensor, ...]) -> int:
+    """Bytes of the weight's master; 0 where it needs none."""
+    return weight.numel() * FLOAT32 if weight.element_size() < FLOAT32 else 0
 
 
 def reward_items(config: PipelineConfig) -> list[Item]:

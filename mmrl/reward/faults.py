@@ -38,6 +38,8 @@ class FaultPolicy(Config):
     budget: float = Field(default=0.5, ge=0, le=1)
     """Largest share of failed samples over the last `budget_steps` batches; more stops the run."""
     budget_steps: int = Field(default=10, ge=1)
+    silent_batches: int = Field(default=3, ge=1)
+    """Batches in a row without one score after which a trained reward stops the run."""
 
 
 def status_of(error: Exception) -> Status:
@@ -95,11 +97,17 @@ class Breaker:
 
 @dataclass
 class Budget:
-    """Failed samples of the last batches; RewardError where they pass the allowed share."""
+    """Failed samples of the last batches; RewardError where they pass the allowed share.
+
+    And where a trained reward falls silent: it abstains from every sample, batch after batch.
+    """
 
     name: str
     share: float
     batches: int
+    silent_batches: int | None = None
+    """Batches in a row without a score that are one too many; None: any number may be."""
+    silent: int = 0
     seen: deque[tuple[Counter[Status], int]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -107,6 +115,7 @@ class Budget:
 
     def spend(self, statuses: Sequence[Status], last_failure: str) -> None:
         """Count one batch; the error tells the causes and the last failure's own words."""
+        self._listen(statuses)
         self.seen.append((Counter(s for s in statuses if s in FAILED), len(statuses)))
         causes = sum((counted for counted, _ in self.seen), Counter())
         total = sum(size for _, size in self.seen)
@@ -116,4 +125,17 @@ class Budget:
                 f"reward '{self.name}' failed on {causes.total()} of {total} samples of the last "
                 f"{len(self.seen)} batches ({told}), more than its budget of {self.share:.0%}; "
                 f"last failure: {last_failure}"
+            )
+
+    def _listen(self, statuses: Sequence[Status]) -> None:
+        if not statuses or "ok" in statuses:
+            self.silent = 0
+            return
+        self.silent += 1
+        if self.silent_batches is not None and self.silent >= self.silent_batches:
+            counted = Counter(statuses)
+            told = ", ".join(f"{count} {status}" for status, count in counted.most_common())
+            raise RewardError(
+                f"reward '{self.name}' gave no score in {self.silent} batches in a row (the last: "
+                f"{told}), so nothing is learned; do the prompts carry what it reads?"
             )

@@ -82,7 +82,8 @@ class Scorer:
         """Whether scoring waits until an open breaker may probe (a trained reward), or goes on."""
         self.unit, self.is_async = unit_of(reward), is_async(reward)
         self.breaker = Breaker(policy.breaker_after, policy.breaker_rest_s)
-        self.budget = Budget(name, policy.budget, policy.budget_steps)
+        silent = policy.silent_batches if waits else None
+        self.budget = Budget(name, policy.budget, policy.budget_steps, silent)
         self.statuses: Counter[Status] = Counter()
         self.retries = 0
         self.last_failure = "none"

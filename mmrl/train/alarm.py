@@ -12,6 +12,7 @@ from torch import nn
 
 from mmrl.config import UserError
 from mmrl.recipe import Alarm, Recipe
+from mmrl.train.optimizer import set_masters
 from mmrl.train.state import AlarmState, TrainState
 from mmrl.trust_region.weights import Anchor, trainable
 from mmrl.types import Metrics
@@ -98,4 +99,5 @@ def roll_back(module: nn.Module, anchor: Anchor, optimizer: torch.optim.Optimize
     """The anchor's weights in the place of the policy's, and no memory in the optimizer."""
     for name, weight in trainable(module).items():
         weight.copy_(anchor.weights[name])
+    set_masters(module, optimizer)
     optimizer.state.clear()

@@ -1,7 +1,8 @@
 """Checkpoints that a kill cannot tear: written beside, synced, renamed; the last good one is kept.
 
-A checkpoint is a folder `step-000010` of safetensors (weights, one file per anchor), the optimizer
-and generator as plain tensors, and `state.json`; `manifest.json` holds the sha256 of each file.
+A checkpoint is a folder `step-000010` of safetensors (weights, their float32 masters where there
+are any, one file per anchor), the optimizer and generator as plain tensors, and `state.json`;
+`manifest.json` holds the sha256 of each file.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mmrl.config import UserError
+from mmrl.train.optimizer import masters, set_masters
 from mmrl.train.state import AlarmState, TrainState
 from mmrl.trust_region.controller import ControllerState
 from mmrl.trust_region.schedule import AnchorKind
@@ -38,7 +40,9 @@ def save_checkpoint(folder: Path, module: nn.Module, state: TrainState, *, keep:
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"step-{state.step:06d}"
     if final.exists():
-        return final
+        if _damaged(final) is None:
+            return final
+        shutil.rmtree(final)
     temporary = folder / f".{final.name}.{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
@@ -76,6 +80,8 @@ def load_checkpoint(path: Path, module: nn.Module, state: TrainState) -> None:
     load_weights(path, module)
     tensors = torch.load(path / "state.pt", weights_only=True, map_location="cpu")
     state.optimizer.load_state_dict(tensors["optimizer"])
+    kept = path / "masters.safetensors"
+    set_masters(module, state.optimizer, load_file(kept) if kept.is_file() else None)
     state.generator.set_state(tensors["generator"])
     for name, anchor in state.anchors.items():
         _fill(anchor.weights, load_file(path / f"anchor-{name}.safetensors"), path)
@@ -85,6 +91,7 @@ def load_checkpoint(path: Path, module: nn.Module, state: TrainState) -> None:
     state.alarm = AlarmState(**record.get("alarm", {}))
     state.stream.epoch, state.stream.position = record["epoch"], record["position"]
     state.step, state.updates = record["step"], record["updates"]
+    state.skipped = record.get("skipped", 0)
 
 
 def load_weights(path: Path, module: nn.Module) -> None:
@@ -96,6 +103,9 @@ def load_weights(path: Path, module: nn.Module) -> None:
 def _write(folder: Path, module: nn.Module, state: TrainState) -> None:
     weights = {name: p.detach().cpu().contiguous() for name, p in trainable(module).items()}
     save_file(weights, folder / "weights.safetensors")
+    exact = masters(module, state.optimizer)
+    if exact:
+        save_file({k: p.detach().cpu() for k, p in exact.items()}, folder / "masters.safetensors")
     for name, anchor in state.anchors.items():
         kept = {key: value.cpu().contiguous() for key, value in anchor.weights.items()}
         save_file(kept, folder / f"anchor-{name}.safetensors")
@@ -118,6 +128,7 @@ def _record(state: TrainState) -> dict[str, Any]:
         "format": FORMAT,
         "step": state.step,
         "updates": state.updates,
+        "skipped": state.skipped,
         "epoch": state.stream.epoch,
         "position": state.stream.position,
         "anchors": {

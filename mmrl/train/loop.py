@@ -22,6 +22,7 @@ from mmrl.registry import UnknownNameError
 from mmrl.train.alarm import RewardHackingError, respond
 from mmrl.train.checkpoint import checkpoints, load_checkpoint, newest_sound, save_checkpoint
 from mmrl.train.metrics import MetricsFile
+from mmrl.train.optimizer import adamw
 from mmrl.train.ranks import Ranks
 from mmrl.train.state import TrainState
 from mmrl.train.step import train_step
@@ -116,9 +117,8 @@ def initial_state(recipe: Recipe, config: TrainConfig) -> TrainState:
     if not learning:
         raise ConfigError("no weight of the model learns; add lora or unfreeze it", key="model")
     chosen = config.optimizer
-    optimizer = torch.optim.AdamW(
-        learning.values(),
-        lr=chosen.lr,
+    optimizer = adamw(
+        [(list(learning.values()), chosen.lr)],
         betas=(chosen.beta1, chosen.beta2),
         eps=chosen.eps,
         weight_decay=chosen.weight_decay,
@@ -128,7 +128,7 @@ def initial_state(recipe: Recipe, config: TrainConfig) -> TrainState:
         generator=torch.Generator().manual_seed(config.seed),
         stream=PromptStream(recipe.prompts, config.seed),
         anchors={
-            kind: Anchor(take_snapshot(recipe.policy.module))
+            kind: Anchor(take_snapshot(recipe.policy.module, average=kind == "ema"))
             for kind in recipe.trust_region.anchors()
         },
     )

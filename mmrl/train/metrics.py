@@ -62,7 +62,12 @@ def score_sums(
     for name, values in {**watched, "reward": rewards}.items():
         sums |= _moments(name, values)
     flat = rewards.amax(1) == rewards.amin(1)
-    return sums | {"flat_groups": flat.sum().item(), "groups": float(len(rewards))}
+    unknown = rewards.isnan().all(1)
+    return sums | {
+        "flat_groups": flat.sum().item(),
+        "silent_groups": unknown.sum().item(),
+        "groups": float(len(rewards)),
+    }
 
 
 def score_metrics(totals: Mapping[str, float]) -> Metrics:
@@ -78,7 +83,9 @@ def score_metrics(totals: Mapping[str, float]) -> Metrics:
         elif field == "square":
             mean = totals[f"{name}/sum"] / count if count else math.nan
             metrics[f"{name}/std"] = math.sqrt(max(total / count - mean**2, 0)) if count else mean
-    metrics["frac_reward_zero_std"] = totals["flat_groups"] / max(totals["groups"], 1)
+    groups = max(totals["groups"], 1)
+    metrics["frac_reward_zero_std"] = totals["flat_groups"] / groups
+    metrics["frac_groups_unscorable"] = totals["silent_groups"] / groups
     return metrics
 
 

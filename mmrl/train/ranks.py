@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -11,6 +11,8 @@ from accelerate import Accelerator
 from torch import nn
 
 T = TypeVar("T")
+BUCKET = 2**26
+"""Elements of one sum over processes: 256 MiB of float32, held three times while it runs."""
 
 
 @dataclass(frozen=True)
@@ -74,19 +76,33 @@ class Ranks:
         return once.to(mine.device)
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Add every rank's gradients, in one collective; a missing gradient counts as zero."""
+        """Add every rank's gradients, some at a time; a missing gradient counts as zero."""
         if self.world == 1:
             return
-        learning = list(parameters)
-        flat = torch.cat([_gradient(p).flatten() for p in learning])
-        flat = self.accelerator.reduce(flat, reduction="sum")
-        assert isinstance(flat, torch.Tensor)
-        for p, gradient in zip(learning, flat.split([p.numel() for p in learning]), strict=True):
-            p.grad = gradient.view_as(p).clone()
+        for learning in _buckets(parameters):
+            flat = torch.cat([_gradient(p).flatten() for p in learning])
+            flat = self.accelerator.reduce(flat, reduction="sum")
+            assert isinstance(flat, torch.Tensor)
+            for p, part in zip(learning, flat.split([p.numel() for p in learning]), strict=True):
+                p.grad = part.view_as(p).clone()
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on at least one rank."""
         return self.totals({"flag": float(flag)})["flag"] > 0
+
+
+def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    """Neighbours of one dtype, at most BUCKET elements together, or one weight that is larger."""
+    bucket: list[nn.Parameter] = []
+    size = 0
+    for p in parameters:
+        if bucket and (p.dtype != bucket[0].dtype or size + p.numel() > BUCKET):
+            yield bucket
+            bucket, size = [], 0
+        bucket.append(p)
+        size += p.numel()
+    if bucket:
+        yield bucket
 
 
 def _gradient(p: nn.Parameter) -> torch.Tensor:

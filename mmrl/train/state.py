@@ -39,6 +39,8 @@ class TrainState:
     alarm: AlarmState = field(default_factory=AlarmState)
     step: int = 0
     updates: int = 0
+    skipped: int = 0
+    """Updates in a row whose gradient was not finite."""
 
 
 def coefficient(recipe: Recipe, state: TrainState, name: str) -> float:

@@ -11,15 +11,23 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from mmrl.config import UserError
 from mmrl.recipe import Recipe, TrainConfig
 from mmrl.train.accumulate import Replayed, accumulate, add_metrics
 from mmrl.train.metrics import mean_metrics, score_metrics, score_sums
+from mmrl.train.optimizer import moved_weights
 from mmrl.train.ranks import Ranks
 from mmrl.train.state import TrainState, coefficient, coefficient_config
 from mmrl.trust_region.controller import initial_state, observe
 from mmrl.trust_region.schedule import blend_after, blend_before
-from mmrl.trust_region.weights import trainable, using
+from mmrl.trust_region.weights import using
 from mmrl.types import Actions, Metrics, Rollout, Turn
+
+MOST_SKIPPED = 3
+
+
+class DivergedError(UserError):
+    """A run whose gradients are not finite any more."""
 
 
 def train_step(recipe: Recipe, state: TrainState, config: TrainConfig, ranks: Ranks) -> Metrics:
@@ -136,9 +144,10 @@ def update(
 ) -> Metrics:
     """Optimizer step, then the anchors that are due, then the controllers.
 
-    A gradient that is not finite skips all three, so no clock moves.
+    A gradient that is not finite skips all three, so no clock moves; MOST_SKIPPED in a row raise
+    DivergedError.
     """
-    learning = list(trainable(recipe.policy.module).values())
+    learning = moved_weights(state.optimizer)
     ranks.sum_gradients(learning)
     norm = nn.utils.clip_grad_norm_(learning, config.optimizer.max_grad_norm)
     coefficients = {
@@ -151,7 +160,15 @@ def update(
     metrics = {"grad_norm": norm.item(), **coefficients}
     if not torch.isfinite(norm):
         state.optimizer.zero_grad(set_to_none=True)
+        state.skipped += 1
+        if state.skipped >= MOST_SKIPPED:
+            raise DivergedError(
+                f"step {state.step + 1}: {state.skipped} updates in a row had a gradient that is "
+                "not finite; the last checkpoint is sound, resume from it with a lower "
+                "train.optimizer.lr or a stronger trust_region"
+            )
         return metrics | {"skipped_update": 1.0}
+    state.skipped = 0
     anchors = recipe.trust_region.anchors()
     for name, anchor in state.anchors.items():
         anchor.move(recipe.policy.module, blend_before(anchors[name]), state.updates)

@@ -62,6 +62,22 @@ def test_a_budget_counts_the_last_batches_and_not_abstentions() -> None:
         budget.spend(["timeout", "timeout", "timeout", "ok"], "no answer")
 
 
+def test_a_trained_reward_that_falls_silent_stops_the_run() -> None:
+    budget = Budget("ocr", share=0.5, batches=10, silent_batches=3)
+    for statuses in (["abstained"] * 4, ["abstained"] * 4, ["abstained", "ok"]):
+        budget.spend(statuses, "x")
+    budget.spend(["abstained"] * 4, "x")
+    budget.spend(["abstained"] * 4, "x")
+    with pytest.raises(RewardError, match=r"'ocr' gave no score in 3 batches .*: 4 abstained"):
+        budget.spend(["abstained"] * 4, "x")
+
+
+def test_a_watched_reward_may_be_silent() -> None:
+    budget = Budget("ocr", share=0.5, batches=10)
+    for _ in range(20):
+        budget.spend(["abstained"] * 4, "x")
+
+
 def test_a_whole_budget_never_stops_the_run() -> None:
     Budget("watched", share=1.0, batches=3).spend(["error"] * 9, "x")
 

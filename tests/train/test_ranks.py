@@ -34,6 +34,21 @@ main()
 """
 
 
+@pytest.mark.slow
+def test_two_processes_sum_gradients_of_whole_weights_in_bfloat16(tmp_path: Path) -> None:
+    """Wan keeps some of them in float32; means are those of one process within bfloat16."""
+    curves = []
+    for processes in (1, 2):
+        run, config = tmp_path / str(processes), tmp_path / f"{processes}.yaml"
+        tree = video_config(run, 2, rows=2) | {"precision": "bfloat16"}
+        config.write_text(yaml.safe_dump(tree), encoding="utf-8")
+        train(config, processes)
+        curves.append(curve(run))
+    for one, two in zip(*curves, strict=True):
+        assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=0.05)
+        assert two["reward/mean"] == pytest.approx(one["reward/mean"], rel=0.05)
+
+
 def train(config: Path, processes: int) -> None:
     program = config.with_name("program.py")
     program.write_text(PROGRAM, encoding="utf-8")

@@ -16,7 +16,15 @@ from mmrl.train.accumulate import Replayed, accumulate
 from mmrl.train.loop import initial_state, load_config
 from mmrl.train.ranks import Ranks
 from mmrl.train.state import TrainState
-from mmrl.train.step import lr_share, overlong, train_step, update, weigh_globally, without
+from mmrl.train.step import (
+    DivergedError,
+    lr_share,
+    overlong,
+    train_step,
+    update,
+    weigh_globally,
+    without,
+)
 from mmrl.trust_region.weights import trainable
 from mmrl.types import Rollout
 from tests.tiny import video_config, vlm_config
@@ -165,6 +173,22 @@ def test_a_gradient_that_is_not_finite_moves_no_clock(folder: Path) -> None:
     assert state.controllers == {}
     assert state.anchors["stepwise"].version == 0
     assert all(torch.equal(before[name], p) for name, p in weights.items())
+
+
+def test_three_refused_gradients_in_a_row_end_the_run(folder: Path) -> None:
+    recipe, state, config = make("video", folder)
+    weights = trainable(recipe.policy.module)
+
+    def refused(value: float) -> float:
+        for p in weights.values():
+            p.grad = torch.full_like(p, value)
+        return update(recipe, state, config, RANKS, {}, 4)["skipped_update"]
+
+    assert [refused(value) for value in (torch.nan, torch.nan, 0.0, torch.inf, torch.nan)] == [
+        *(1.0, 1.0, 0.0, 1.0, 1.0)
+    ]
+    with pytest.raises(DivergedError, match="3 updates in a row"):
+        refused(torch.nan)
 
 
 def test_an_unscored_sample_trains_nothing_and_is_counted(folder: Path) -> None:
