@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmrl.data.answers import answer_block, reference_answer
+from mmrl.data.answers import answer_block, first_answer, reference_answer
 from mmrl.data.prompts import DataError
 from mmrl.data.text_match import rouge_mean, same_number, word_error_rate
 from mmrl.registry import nearest_hint
@@ -46,9 +47,11 @@ class SophiaOutcome(RewardConfig):
 
     numerical: equal value; multiple choice: equal sets of letters; OCR: exp(-WER), where the
     paper's -WER would make every answer wrong; free-form: mean F1 of ROUGE-1, -2 and -L. A text
-    without exactly one answer block scores 0. An unknown type and a reference of no use are
-    errors.
+    without exactly one answer block scores 0; `answer: first` reads the first of several, even one
+    in the think block, as the release does. An unknown type and a reference of no use are errors.
     """
+
+    answer: Literal["only", "first"] = "only"
 
     def __call__(self, samples: Sequence[TextSample]) -> Float[Tensor, " B"]:
         return torch.tensor([self._score(sample) for sample in samples])
@@ -60,5 +63,5 @@ class SophiaOutcome(RewardConfig):
         if sample.prompt.answer is None:
             raise DataError(f"the prompt {sample.prompt.text[:60]!r} has no answer")
         reference = reference_answer(sample.prompt.answer)
-        answer = answer_block(sample.text)
+        answer = (answer_block if self.answer == "only" else first_answer)(sample.text)
         return 0.0 if answer is None else MEASURES[kind](answer, reference)

@@ -17,6 +17,13 @@ def answer_block(text: str) -> str | None:
     return found[1].strip() if found else None
 
 
+def first_answer(text: str) -> str | None:
+    """The content of the first answer block, stripped, whatever else there is; None without one."""
+    _, opening, rest = text.partition("<answer>")
+    content, closing, _ = rest.partition("</answer>")
+    return content.strip() if opening and closing else None
+
+
 def reference_answer(text: str | None) -> str:
     """The answer of a reference: the content of its one answer block, or all of it; stripped.
 

@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
 from mmrl.config import ConfigError
+from mmrl.data.text_match import as_number
 
 STARTUP_SECONDS = 60.0
 """How long importing sympy may take on a busy machine."""
@@ -93,6 +94,20 @@ def same_value(reference: str, answer: str, *, seconds: float) -> bool | None:
     if literals != (None, None):
         return literals[0] == literals[1]
     return shared_worker().equal(reference, answer, seconds=seconds)
+
+
+def graded(answer: str, reference: str, *, seconds: float) -> bool | None:
+    """Equal in text, blanks aside; as exact numbers, where both are some; else by `same_value`.
+
+    Of two numbers "50%" is 50 and units do not count (`mmrl.data.text_match.as_number`). None
+    where math-verify cannot tell.
+    """
+    if "".join(answer.split()) == "".join(reference.split()):
+        return bool(answer.strip())
+    found, expected = as_number(answer), as_number(reference)
+    if found is not None and expected is not None:
+        return found == expected
+    return same_value(reference, answer, seconds=seconds)
 
 
 def base_literal(text: str) -> tuple[str, int] | None:
