@@ -95,7 +95,10 @@ def build_policy(
         model, sampling, fps=config.video.fps, rows=config.train.rows, scales=scales
     )
     if config.eval_video:
-        policy.eval_model = at_size(policy.model, config.eval_video.size())
+        try:
+            policy.eval_model = at_size(policy.model, config.eval_video.size())
+        except ConfigError as error:
+            raise ConfigError(error.reason, key=f"eval_{error.key}") from error
     if config.lora:
         add_lora(policy.module, config.lora, seed=config.train.seed)
     if config.gradient_checkpointing:

@@ -55,6 +55,24 @@ def test_the_config_says_where_embeddings_lie_and_what_the_network_is_told(tmp_p
         config.build()
 
 
+@pytest.mark.parametrize("section", ["video", "eval_video"])
+@pytest.mark.parametrize(
+    ("key", "size", "nearest"),
+    [
+        *(("num_frames", 6, 5), ("num_frames", 2, 1), ("num_frames", 8, 9)),
+        *(("width", 18, 16), ("height", 20, 16), ("height", 31, 32)),
+    ],
+)
+def test_a_size_that_wan_would_round_is_refused_by_its_key(
+    section: str, key: str, size: int, nearest: int, tmp_path: Path
+) -> None:
+    whole = "{num_frames: 5, height: 16, width: 16, max_sequence_length: 8}"
+    changes = [f"eval_video={whole}", f"{section}.{key}={size}"]
+    config = load_config(shrunk_config("flow_grpo", tmp_path, *changes))
+    with pytest.raises(ConfigError, match=rf"^{section}\.{key}: .*{size}.*; try {nearest}$"):
+        build_policy(config, config.sampling)
+
+
 def advantage_of(name: str, tmp_path: Path, *changes: str):
     """What a method makes of mixed rewards."""
     return load_config(shrunk_config(name, tmp_path, *changes)).build().advantage

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from mmrl.diffusion.sampler import NetworkOutput, Schedule
 from mmrl.models.pipeline import decode_video, latent_grid, save_pipeline, video_codes
 from mmrl.models.schedule import linear_levels, own_schedule
+from mmrl.models.size import check_video_size
 from mmrl.models.text_cache import TextCache, move_pipeline
 from mmrl.policies.video_model import IN_MEMORY, Conditioning, Latents, TextOptions, VideoSize
 
@@ -42,6 +43,12 @@ class HunyuanVideo15Model:
 
     def __post_init__(self) -> None:
         self.pipeline.vae.enable_slicing()  # its causal mask fits one video at a time
+        check_video_size(
+            self.size,
+            self.pipeline.transformer.config,
+            time=self.pipeline.vae_scale_factor_temporal,
+            space=self.pipeline.vae_scale_factor_spatial,
+        )
         self._texts = TextCache(self._encode, self.pipeline, self.size, self.texts)
 
     @property

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmrl.config import ConfigError
+from mmrl.models.size import check_side
 from mmrl.policies.video_model import Latents, VideoSize
 
 
@@ -19,14 +20,8 @@ def check_image_size(size: VideoSize, multiple: int) -> None:
         raise ConfigError(
             f"an image model makes 1 frame, got {size.num_frames}", key="video.num_frames"
         )
-    for name in ("height", "width"):
-        pixels = getattr(size, name)
-        if pixels % multiple:
-            raise ConfigError(
-                f"{pixels} is no multiple of this model's {multiple} pixels; "
-                f"try {max(1, round(pixels / multiple)) * multiple}",
-                key=f"video.{name}",
-            )
+    check_side("height", size.height, multiple)
+    check_side("width", size.width, multiple)
 
 
 def pack(latents: Latents) -> Float[Tensor, "B S C4"]:

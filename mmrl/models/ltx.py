@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from mmrl.diffusion.sampler import NetworkOutput, Schedule
 from mmrl.models.pipeline import decode_video, latent_grid, save_pipeline, video_codes
 from mmrl.models.schedule import linear_levels, own_schedule, shift_by_tokens
+from mmrl.models.size import check_video_size
 from mmrl.models.text_cache import TextCache, move_pipeline
 from mmrl.policies.video_model import IN_MEMORY, Conditioning, Latents, TextOptions, VideoSize
 
@@ -36,6 +37,12 @@ class LtxModel:
     _texts: TextCache = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        check_video_size(
+            self.size,
+            self.pipeline.transformer.config,
+            time=self.pipeline.vae_temporal_compression_ratio,
+            space=self.pipeline.vae_spatial_compression_ratio,
+        )
         self._texts = TextCache(self._encode, self.pipeline, self.size, self.texts)
 
     @property

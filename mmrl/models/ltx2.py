@@ -24,6 +24,7 @@ from mmrl.config import ConfigError
 from mmrl.diffusion.sampler import NetworkOutput, Schedule
 from mmrl.models.pipeline import decode_video, latent_grid, save_pipeline
 from mmrl.models.schedule import linear_levels, own_schedule, shift_by_tokens
+from mmrl.models.size import check_video_size
 from mmrl.models.text_cache import TextCache, move_pipeline
 from mmrl.policies.video_model import IN_MEMORY, Conditioning, Latents, TextOptions, VideoSize
 
@@ -52,6 +53,12 @@ class Ltx2Model:
                 f"{config.audio_in_channels}: they do not fit one row of tokens",
                 key="model",
             )
+        check_video_size(
+            self.size,
+            self.pipeline.transformer.config,
+            time=self.pipeline.vae_temporal_compression_ratio,
+            space=self.pipeline.vae_spatial_compression_ratio,
+        )
         self._texts = TextCache(self._encode, self.pipeline, self.size, self.texts)
 
     @property

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from mmrl.config import ConfigError
 from mmrl.models.folder import check_model_folder
+from mmrl.models.size import patch_of
 from mmrl.policies.lora import has_lora
 from mmrl.policies.video_model import IN_MEMORY, Latents, TextOptions, VideoModel, VideoSize
 
@@ -139,12 +140,8 @@ def latent_grid(
 def denoiser_tokens(latent_shape: tuple[int, int, int, int], config: Mapping) -> int:
     """Patches of one sample. A network of four times the latents' channels packs 2 x 2 of them."""
     channels, frames, height, width = latent_shape
-    if config["in_channels"] == 4 * channels:
-        patch = (1, 2, 2)
-    else:
-        space = config.get("patch_size") or 1
-        time = config.get("patch_size_t") or 1
-        patch = space if isinstance(space, list | tuple) else (time, space, space)
+    packed = config["in_channels"] == 4 * channels
+    patch = (1, 2, 2) if packed else patch_of(config)
     return frames * height * width // prod(patch)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from mmrl.diffusion.sampler import NetworkOutput, Schedule
 from mmrl.models.pipeline import decode_video, latent_grid, save_pipeline, video_codes, wan_moments
+from mmrl.models.size import check_video_size
 from mmrl.models.text_cache import TextCache, move_pipeline
 from mmrl.policies.video_model import IN_MEMORY, Conditioning, Latents, TextOptions, VideoSize
 
@@ -56,6 +57,12 @@ class WanModel:
         first, second = self.pipeline.transformer, self.pipeline.transformer_2
         both = {"transformer": first, "transformer_2": second}
         self.module = first if second is None else Experts(both)
+        check_video_size(
+            self.size,
+            self.pipeline.transformer.config,
+            time=self.pipeline.vae_scale_factor_temporal,
+            space=self.pipeline.vae_scale_factor_spatial,
+        )
         self._texts = TextCache(self._encode, self.pipeline, self.size, self.texts)
 
     @property

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmrl.config import ConfigError
 from mmrl.diffusion.plan import StepPlan
 from mmrl.models.pipeline import at_size, load_video_model
 from mmrl.policies.lora import LoraConfig, add_lora
@@ -21,6 +22,7 @@ from mmrl.types import Prompt
 from tests.models.tiny_parts import encoder_calls
 from tests.models.tiny_pipelines import FAMILIES, STEPS, Family, first_frame, own_call, save
 
+DRAW = Sampling("bridge", num_steps=2, eta=1.0, shift=None)
 PROMPT, OTHER = 'a red "three" moving left', "a blue three moving up"
 NAMES = sorted(FAMILIES)
 Folders = Callable[[str], Path]
@@ -145,6 +147,26 @@ def test_a_network_trained_at_one_size_samples_at_another(name: str, folders: Fo
     assert rollout.samples[0].video.shape[2] == family.size.height
     replayed, sampled = ours.evaluate(rollout)["denoise"], rollout.behavior["denoise"]
     assert torch.equal(replayed.log_probs, sampled.log_probs)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_size_that_the_model_cannot_make_is_refused_with_the_nearest_one(
+    name: str, folders: Folders
+) -> None:
+    """One frame, row or column more or less: a neighbour that it names is one that it makes."""
+    family = FAMILIES[name]
+    model = policy(folders(name), family).model
+    tried = {"num_frames": (-1, 1), "height": (-1, 1, 2), "width": (-1, 1, 2)}
+    for key, steps in tried.items():
+        for step in steps:
+            wrong = replace(family.size, **{key: getattr(family.size, key) + step})
+            with pytest.raises(ConfigError, match=rf"^video\.{key}: .*; try \d+$") as refused:
+                at_size(model, wrong)
+            nearest = int(str(refused.value).rpartition(" ")[2])
+            right = replace(wrong, **{key: nearest})
+            ours = VideoPolicy(at_size(model, right), DRAW, lambda _: StepPlan.all(2), rows=1)
+            video = ours.sample(asked(folders(name), PROMPT), [7])[0].video
+            assert video.shape == (right.num_frames, 3, right.height, right.width)
 
 
 @pytest.mark.parametrize("name", NAMES)
