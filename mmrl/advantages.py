@@ -9,6 +9,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+NOISE = 1e-6
+"""A spread below this share of the largest reward is rounding of float32, and no difference."""
+
 
 def centered(rewards: Float[Tensor, "P G"]) -> Float[Tensor, "P G"]:
     """A = R - mean of the group (Dr. GRPO, arXiv:2503.20783)."""
@@ -25,7 +28,7 @@ def group_normalized(
 ) -> Float[Tensor, "P G"]:
     """A = (R - mean) / (std + eps) over the group (GRPO, arXiv:2402.03300, section 4.1.2).
 
-    Equal rewards give exactly 0, and so does a group with fewer than two scored samples.
+    Equal rewards, equal up to rounding, give exactly 0, and so does a group with fewer than two scored samples.
     """
     _, count = _valid(rewards)
     deviation = centered(rewards)
@@ -102,7 +105,8 @@ def _valid(rewards: Float[Tensor, "P G"]) -> tuple[Bool[Tensor, "P G"], Float[Te
 
 
 def _usable(rewards: Float[Tensor, "P G"], valid: Bool[Tensor, "P G"]) -> Bool[Tensor, "P G"]:
-    """Scored samples of groups that hold at least two different scores."""
+    """Scored samples of groups that hold two scores further apart than rounding puts them."""
     low = torch.where(valid, rewards, torch.inf).amin(1, keepdim=True)
     high = torch.where(valid, rewards, -torch.inf).amax(1, keepdim=True)
-    return valid & (high > low)
+    largest = torch.where(valid, rewards, 0.0).abs().amax(1, keepdim=True)
+    return valid & (high - low > NOISE * largest)

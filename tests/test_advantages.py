@@ -15,6 +15,7 @@ from mmrl.advantages import (
     group_normalized,
     leave_one_out,
 )
+from mmrl.mixing import normalized
 
 GOLDEN = Path(__file__).parent / "golden"
 OBJECTIVES = json.loads((GOLDEN / "objectives.json").read_text())
@@ -133,3 +134,13 @@ def test_normalized_advantages_ignore_scale_and_shift() -> None:
         group_normalized(3 * rewards + 7, eps=0), group_normalized(rewards, eps=0)
     )
     assert group_normalized(rewards, eps=0).std(dim=1).tolist() == pytest.approx([1, 1])
+
+
+@pytest.mark.parametrize("eps", [1e-4, 1e-6, 1e-8])
+def test_rounding_noise_of_equal_rewards_is_no_advantage(eps: float) -> None:
+    rewards = torch.tensor([[0.8, 0.8 + 6e-8, 0.8 - 6e-8, 0.8], [0.1, 0.9, 0.5, 0.2]])
+    assert rewards[0].unique().numel() > 1
+    found = group_normalized(rewards, eps=eps)
+    assert (found[0] == 0).all() and (found[1] != 0).all()
+    scores = normalized({"a": rewards}, {"a": 1.0}, eps=eps)
+    assert (batch_normalized(scores)[0].abs() < 1e-3).all()
