@@ -78,3 +78,25 @@ def test_several_samples_of_a_prompt_need_a_temperature(tmp_path: Path, pipeline
         load_config(shrunk_config(pipeline, tmp_path, several, "eval_temperature=0"))
     config = load_config(shrunk_config(pipeline, tmp_path, several, "eval_temperature=0.8"))
     assert config.evaluate is not None and config.evaluate.samples_per_prompt == 4
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "key"),
+    [
+        ("grpo", "clip_low"),
+        ("med_r1", "clip"),
+        ("gui_libra", "clip"),
+        ("sophia_vl", "clip"),
+        ("ssl", "clip"),
+        ("hylar", "clip_low"),
+        ("hylar", "latent_clip"),
+    ],
+)
+def test_a_clip_of_1_or_more_would_let_a_ratio_fall_without_end(
+    tmp_path: Path, pipeline: str, key: str
+) -> None:
+    """1 - clip is the ratio's lower end, and no ratio is below 0."""
+    for value in ("1", "1.5", "0"):
+        with pytest.raises(ConfigError, match=rf"^{key}: expected (less|greater) than [01], got"):
+            load_config(shrunk_config(pipeline, tmp_path, f"{key}={value}"))
+    load_config(shrunk_config(pipeline, tmp_path, f"{key}=0.9"))

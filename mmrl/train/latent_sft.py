@@ -19,7 +19,7 @@ from mmrl.models.compressor import Compressor, PatchEncoder
 from mmrl.models.latent_tokens import check_plain
 from mmrl.ops.latent_steps import SpanTokens, at_slots, log_go_on, slots
 from mmrl.policies.latent_vlm import LatentVlmPolicy
-from mmrl.train.sft import SftConfig
+from mmrl.train.sft import SftConfig, epochs, rate_share
 from mmrl.trust_region.weights import trainable
 from mmrl.types import Prompt
 
@@ -88,24 +88,22 @@ def latent_sft(
         )
     spelled = [spell(policy, example, count) for example in examples]
     chosen = config.sft
-    generator = torch.Generator().manual_seed(chosen.seed)
     learning, own = list(trainable(policy.module).values()), list(compressor.parameters())
     rates = [chosen.lr, config.compressor_lr or chosen.lr]
     optimizer = torch.optim.AdamW(
         [{"params": learning}, {"params": own}], lr=chosen.lr, weight_decay=chosen.weight_decay
     )
     losses = []
+    rows_of = epochs(len(examples), chosen.batch, seed=chosen.seed)
     for step in track(range(chosen.steps), description="latent SFT"):
-        rows = torch.randint(len(examples), (chosen.batch,), generator=generator).tolist()
+        rows = next(rows_of)
         prompts, answers = [examples[i].prompt for i in rows], [spelled[i] for i in rows]
         tokens, latents = latent_losses(policy, encoder, compressor, prompts, answers, config)
         optimizer.zero_grad()
         (tokens + config.latent_weight * latents).backward()
         torch.nn.utils.clip_grad_norm_([*learning, *own], chosen.max_grad_norm)
-        warmup = max(1, chosen.steps // 10)
-        share = min((step + 1) / warmup, (chosen.steps - step) / (chosen.steps - warmup))
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate * share
+            group["lr"] = rate * rate_share(step, chosen.steps)
         optimizer.step()
         losses.append(LatentLosses(tokens.item(), latents.item()))
     return losses

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -79,24 +79,44 @@ def sft(
     answers = [write(policy, example, weigh) for example in examples]
     if weigh is not None:
         logger.info("shares of the loss by weight of a token: %s", weight_shares(answers))
-    generator = torch.Generator().manual_seed(config.seed)
     learning = list(trainable(policy.module).values())
     optimizer = torch.optim.AdamW(learning, lr=config.lr, weight_decay=config.weight_decay)
     losses = []
     kept: dict[int, VlmInputs] | None = {} if config.keep_inputs else None
+    rows_of = epochs(len(examples), config.batch, seed=config.seed)
     for step in track(range(config.steps), description="SFT"):
-        rows = torch.randint(len(examples), (config.batch,), generator=generator).tolist()
+        rows = next(rows_of)
         inputs = _inputs(policy, examples, rows, kept)
         loss = written_loss(policy, inputs, [answers[row] for row in rows], mean=config.mean)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(learning, config.max_grad_norm)
-        warmup = max(1, config.steps // 10)
-        share = min((step + 1) / warmup, (config.steps - step) / max(1, config.steps - warmup))
-        optimizer.param_groups[0]["lr"] = config.lr * share
+        optimizer.param_groups[0]["lr"] = config.lr * rate_share(step, config.steps)
         optimizer.step()
         losses.append(loss.item())
     return losses
+
+
+def epochs(count: int, batch: int, *, seed: int) -> Iterator[list[int]]:
+    """Rows of one batch after the other, without end: every epoch is a fresh random permutation.
+
+    A batch may hold the end of one epoch and the beginning of the next. UserError without examples.
+    """
+    if count < 1:
+        raise UserError("there are no examples to learn from")
+    generator = torch.Generator().manual_seed(seed)
+    waiting: list[int] = []
+    while True:
+        while len(waiting) < batch:
+            waiting += torch.randperm(count, generator=generator).tolist()
+        yield waiting[:batch]
+        waiting = waiting[batch:]
+
+
+def rate_share(step: int, steps: int) -> float:
+    """min((s + 1) / w, (S - s) / (S - w)), w a tenth of the S steps and at least one."""
+    warmup = max(1, steps // 10)
+    return min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
 
 
 def answer_loss(

@@ -60,7 +60,7 @@ class GuiLibra(VlmPipelineConfig):
 
     pipeline: str = "gui_libra"
     template: Literal["think", "thinking", "grounding"] = "think"
-    clip: float = Field(default=0.2, gt=0)
+    clip: float = Field(default=0.2, gt=0, lt=1)
     clip_dual: float | None = Field(default=3.0, gt=1)
     weighting: Literal["sequence", "decision"] = "decision"
     softening: Softening | None = Softening()

@@ -48,9 +48,9 @@ class Hylar(VlmPipelineConfig):
     """Concentration itself, in the place of `mean_cosine` (the paper's 0.01 is next to none)."""
     trained_stops: bool = True
     """Whether going on with a span is a decision in the loss, as ending it always is."""
-    clip_low: float = Field(default=0.2, gt=0)
+    clip_low: float = Field(default=0.2, gt=0, lt=1)
     clip_high: float = Field(default=0.28, gt=0)
-    latent_clip: float = Field(default=0.05, gt=0)
+    latent_clip: float = Field(default=0.05, gt=0, lt=1)
     clip_dual: float | None = Field(default=None, gt=1)
     """The release's bound of 3 on the ratio of bad actions; null: none, as in the paper."""
     latent_weight: float = Field(default=0.5, ge=0)

@@ -51,7 +51,7 @@ class MedR1(VlmPipelineConfig):
     """Reason first, not at all, or after the answer (Think-After, version 5 of the paper)."""
     split_by_picture: bool = False
     """Leave out training questions whose picture the evaluation shows too."""
-    clip: float = Field(default=0.2, gt=0)
+    clip: float = Field(default=0.2, gt=0, lt=1)
     trust_region: TrustRegion = TrustRegion(fixed=FixedAnchor(coefficient=0.04))
     """k3 against the first policy with TRL's weight, as the release has it."""
 

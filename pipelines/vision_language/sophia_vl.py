@@ -46,7 +46,7 @@ class SophiaVl(VlmPipelineConfig):
     """Outcome from which an answer counts as right."""
     decay_steps: float | None = Field(default=None, gt=0)
     """T of the annealing; null: all steps of the run (paper). The release's script has 12000."""
-    clip: float = Field(default=0.2, gt=0)
+    clip: float = Field(default=0.2, gt=0, lt=1)
     trust_region: TrustRegion = TrustRegion(fixed=FixedAnchor(coefficient=0.04))
     """k3 against the first policy."""
 

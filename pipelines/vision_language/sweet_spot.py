@@ -17,7 +17,7 @@ class SweetSpot(VlmPipelineConfig):
     """Sweet Spot Learning: GRPO where a near miss earns more than a far one."""
 
     pipeline: str = "ssl"
-    clip: float = Field(default=0.2, gt=0)
+    clip: float = Field(default=0.2, gt=0, lt=1)
     trust_region: TrustRegion = TrustRegion(fixed=FixedAnchor(coefficient=0.01))
     """k3 against the first policy with the default of EasyR1, the trainer that the paper names."""
 

@@ -34,13 +34,17 @@ QUERIES = 2
 CONFIG = LatentSftConfig(SftConfig(steps=60, batch=8, lr=3e-3, seed=0))
 
 
-@pytest.fixture(scope="module")
-def policy() -> LatentVlmPolicy:
+def fresh_policy() -> LatentVlmPolicy:
     model = random_model("qwen2_5_vl", std=0.02)
     add_span_tokens(model)
     return LatentVlmPolicy(
         model, max_new_tokens=24, rows=8, kappa=1.0, max_latents=QUERIES, latent_sampling="mode"
     )
+
+
+@pytest.fixture(scope="module")
+def policy() -> LatentVlmPolicy:
+    return fresh_policy()
 
 
 @pytest.fixture(scope="module")
@@ -113,11 +117,7 @@ def test_both_losses_reach_the_compressor_and_the_model(policy, examples) -> Non
 
 
 def test_a_cold_start_learns_to_write_a_span_and_to_imagine_the_helper_picture(examples) -> None:
-    model = random_model("qwen2_5_vl", std=0.02)
-    add_span_tokens(model)
-    fresh = LatentVlmPolicy(
-        model, max_new_tokens=24, rows=8, kappa=1.0, max_latents=QUERIES, latent_sampling="mode"
-    )
+    fresh = fresh_policy()
     encoder, compressor = build(fresh)
     losses = latent_sft(fresh, encoder, compressor, examples, CONFIG)
     assert losses[-1].tokens < 0.25 * losses[0].tokens
@@ -130,6 +130,13 @@ def test_a_cold_start_learns_to_write_a_span_and_to_imagine_the_helper_picture(e
     }
     right = sum(s.text[-1] == one.answer[-1] for s, one in zip(samples, examples, strict=True))
     assert right >= 6
+
+
+def test_one_step_is_a_length_too(examples) -> None:
+    fresh = fresh_policy()
+    once = replace(CONFIG, sft=replace(CONFIG.sft, steps=1))
+    [losses] = latent_sft(fresh, *build(fresh), examples[:2], once)
+    assert losses.tokens > 0 and losses.latents > 0
 
 
 def test_the_compressor_normalizes_queries_and_not_patches() -> None:

@@ -6,7 +6,7 @@ from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 
 from mmrl.config import UserError
-from mmrl.train.sft import Example, SftConfig, answer_loss, sft
+from mmrl.train.sft import Example, SftConfig, answer_loss, epochs, rate_share, sft
 from mmrl.types import Prompt
 from tests.tiny_vlm import noise_prompts, random_model, random_policy
 
@@ -43,6 +43,34 @@ def test_the_policy_learns_to_tell_bright_from_dark(examples):
 def test_a_seed_gives_the_same_losses_again(examples):
     config = SftConfig(steps=3, batch=4, lr=1e-3, seed=5)
     assert tuned(examples, config)[1] == tuned(examples, config)[1]
+
+
+def test_an_epoch_shows_every_example_once(examples):
+    """At a rate of 0 a loss tells its example; two epochs of 16, four at a time."""
+    losses = tuned(examples, SftConfig(steps=32, batch=1, lr=0.0, seed=3))[1]
+    first, second = losses[:16], losses[16:]
+    assert len(set(first)) == 16
+    assert sorted(first) == pytest.approx(sorted(second), abs=1e-6)
+    assert first != second
+
+
+@pytest.mark.parametrize(("count", "batch"), [(10, 4), (3, 7), (5, 5), (1, 3)])
+def test_batches_walk_through_one_permutation_after_the_other(count: int, batch: int) -> None:
+    found = epochs(count, batch, seed=2)
+    rows = [row for _ in range(count) for row in next(found)]
+    assert len(rows) == count * batch
+    for start in range(0, len(rows), count):
+        assert sorted(rows[start : start + count]) == list(range(count))
+    again = epochs(count, batch, seed=2)
+    assert [row for _ in range(count) for row in next(again)] == rows
+    with pytest.raises(UserError, match="no examples to learn from"):
+        next(epochs(0, batch, seed=2))
+
+
+def test_the_rate_rises_over_a_tenth_and_falls_to_0_whatever_the_length() -> None:
+    assert [rate_share(step, 20) for step in (0, 1, 2, 11, 19)] == [0.5, 1, 1, 0.5, 1 / 18]
+    assert rate_share(0, 1) == 1
+    assert [rate_share(step, 2) for step in range(2)] == [1, 1]
 
 
 @torch.no_grad()
