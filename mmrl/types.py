@@ -126,6 +126,8 @@ class Rollout:
     replay: Replay
     scales: Mapping[ActionKind, Float[Tensor, " _"]] = field(default_factory=dict)
     """Multiplier of each decision's policy loss, not of its KL (SAGE's timestep equalizer)."""
+    drawn: Mapping[ActionKind, Float[Tensor, "B _ _"]] = field(default_factory=dict)
+    """Sampled actions of continuous kinds, B T D: with the means, log-ratios lose no digits."""
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -138,6 +140,7 @@ class Rollout:
             behavior={kind: stats.rows(part) for kind, stats in self.behavior.items()},
             weights={kind: weights[part] for kind, weights in self.weights.items()},
             replay=self.replay.rows(part),
+            drawn={kind: drawn[part] for kind, drawn in self.drawn.items()},
         )
 
     def decisions(self, part: slice) -> Rollout:
@@ -148,6 +151,7 @@ class Rollout:
             weights={kind: weights[:, part] for kind, weights in self.weights.items()},
             replay=self.replay.decisions(part),
             scales={kind: scales[part] for kind, scales in self.scales.items()},
+            drawn={kind: drawn[:, part] for kind, drawn in self.drawn.items()},
         )
 
     @property

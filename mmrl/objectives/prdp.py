@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mmrl.types import Actions, Metrics, Rollout
+from mmrl.ops.gaussian import step_log_ratios
+from mmrl.types import Actions, ActionStats, Metrics, Rollout
 
 StepReduction = Literal["mean", "sum"]
 PairSet = Literal["strict", "all"]
@@ -32,6 +33,7 @@ def prdp_loss(
     step_reduction: StepReduction = "mean",
     pairs: PairSet = "strict",
     step_mask: Bool[Tensor, " T"] | None = None,
+    moved: Float[Tensor, "2 G T"] | None = None,
 ) -> tuple[Float[Tensor, ""], Metrics]:
     """mean_ab max(delta^2, clipped delta^2) over the pairs of one group (PRDP, arXiv:2402.08714).
 
@@ -39,12 +41,16 @@ def prdp_loss(
     the clipped delta holds every step's log pi - log behavior in [-clip, clip] (None: no clip).
     Pairs: those of different rewards ("strict") or all. A sample of reward NaN is in no pair; a
     group without a pair gives 0. The first derivative is exact, a second one is not defined.
+    `moved`: log pi - log behavior and log behavior - log ref from better than their difference,
+    as float32 log-probs of size 1 do not resolve a clip of 1e-6 (`ops.gaussian.log_ratio`).
+    `r2` is the squared correlation of log-ratio and reward gaps over the pairs.
     """
     _check_settings(beta, clip)
     live = _live_entries(log_probs, behavior, reference, rewards, step_mask)
     current = torch.where(live, log_probs, 0.0)
-    drift = current.detach() - torch.where(live, behavior, 0.0)
-    start = torch.where(live, behavior - reference, 0.0)
+    if moved is None:
+        moved = torch.stack([log_probs.detach() - behavior, behavior - reference])
+    drift, start = torch.where(live, moved, 0.0)
     bounded = drift if clip is None else drift.clamp(-clip, clip)
     usable = _usable_pairs(rewards, pairs)
     target = torch.where(usable, _gaps(rewards) / beta, 0.0).to(drift.dtype)
@@ -56,13 +62,31 @@ def prdp_loss(
     slopes = live * (share * (slope[0][:, None] + slope[1][:, None] * (drift == bounded)))
     loss = value + (slopes * (current - current.detach())).sum()
     num_pairs = usable.sum().item() / 2
+    held = drift != bounded
     return loss, {
         "log_ratio": log_ratios.sum().item() / max(live.any(1).sum().item(), 1),
         "residual": (usable * residual.abs()).sum().item() / max(2 * num_pairs, 1),
-        "clip_fraction": (drift != bounded).sum().item() / max(live.sum().item(), 1),
+        "r2": _squared_correlation(_gaps(log_ratios), target, usable),
+        "clip_fraction": held.sum().item() / max(live.sum().item(), 1),
+        **_by_step("clip_fraction", held, live),
         "clipped_pairs": clipped.item(),
         "pairs": num_pairs,
     }
+
+
+def _squared_correlation(
+    gaps: Float[Tensor, "G G"], target: Float[Tensor, "G G"], usable: Bool[Tensor, "G G"]
+) -> float:
+    """(sum x y)^2 / (sum x^2 sum y^2) over pairs, both ways round so that means are 0; 0 of 0."""
+    x, y = (torch.where(usable, table.double(), 0.0) for table in (gaps, target))
+    spread = x.square().sum() * y.square().sum()
+    return ((x * y).sum().square() / spread).item() if spread > 0 else 0.0
+
+
+def _by_step(name: str, found: Bool[Tensor, "G T"], live: Bool[Tensor, "G T"]) -> Metrics:
+    """Shares of the samples that count, by place among the trained steps."""
+    shares = (found & live).sum(0) / live.sum(0).clamp(min=1)
+    return {f"{name}/step_{step}": share for step, share in enumerate(shares.tolist())}
 
 
 def _max_of_squares(
@@ -151,6 +175,8 @@ def _check_shapes(tables: Mapping[str, Tensor], rewards: Tensor) -> None:
 class Prdp:
     """PRDP as an objective of denoising steps: mean of `prdp_loss` over the prompts of a batch.
 
+    `nats` is the mean log-ratio of a whole path to the reference, as a sum over elements and steps.
+
     `advantages` are raw rewards, NaN where a sample was not scored. A prompt's share is the sum of
     its rows' weights; a prompt without a usable pair adds 0 and is counted in `skipped_groups`.
     Steps of weight 0 are masked. The reference is the fixed anchor.
@@ -177,6 +203,8 @@ class Prdp:
         """Loss, and metrics weighted like it; `pairs` and `skipped_groups` are counts."""
         self._check(anchors, batch)
         weights, size = batch.weights["denoise"], batch.group_size
+        mean = current["denoise"].mean
+        moved = _moved(current["denoise"], anchors["fixed"]["denoise"], batch)
         total = torch.zeros((), device=advantages.device)
         metrics: Metrics = {"pairs": 0.0, "skipped_groups": 0.0}
         for first in range(0, len(batch), size):
@@ -185,6 +213,7 @@ class Prdp:
             if share == 0:
                 metrics["skipped_groups"] += 1
                 continue
+            mask = _step_mask(weights[group])
             loss, found = prdp_loss(
                 current["denoise"].log_probs[group],
                 batch.behavior["denoise"].log_probs[group],
@@ -194,8 +223,12 @@ class Prdp:
                 clip=self.clip,
                 step_reduction=self.step_reduction,
                 pairs=self.pairs,
-                step_mask=_step_mask(weights[group]),
+                step_mask=mask,
+                moved=None if moved is None else moved[:, group],
             )
+            if mean is not None:
+                steps = mask.sum().item() if self.step_reduction == "mean" else 1
+                found["nats"] = found["log_ratio"] * mean.shape[-1] * steps
             total = total + share * loss
             metrics["skipped_groups"] += float(found["pairs"] == 0)
             for name, value in found.items():
@@ -231,6 +264,23 @@ class Prdp:
                 f"std of step {step} must be >= {self.min_std}, got {std[row, step].item()};"
                 " train stochastic steps only and leave out the last one"
             )
+
+
+def _moved(
+    current: ActionStats, reference: ActionStats, batch: Rollout
+) -> Float[Tensor, "2 B T"] | None:
+    """log pi - log behavior and log behavior - log ref of every step by `ops.gaussian.log_ratio`.
+
+    None where the means or the sampled states are not known.
+    """
+    behavior, drawn = batch.behavior["denoise"], batch.drawn.get("denoise")
+    if drawn is None or behavior.scale is None:
+        return None
+    if current.mean is None or behavior.mean is None or reference.mean is None:
+        return None
+    std = torch.where(behavior.scale > 0, behavior.scale, 1.0)
+    drift = step_log_ratios(drawn, current.mean.detach(), behavior.mean, std)
+    return torch.stack([drift, step_log_ratios(drawn, behavior.mean, reference.mean, std)])
 
 
 def _step_mask(weights: Float[Tensor, "G T"]) -> Bool[Tensor, " T"]:

@@ -39,6 +39,17 @@ def log_ratio(
     return products.flatten(1).mean(1) / (2 * std**2)
 
 
+def step_log_ratios(
+    x: Float[Tensor, "B T D"],
+    mean: Float[Tensor, "B T D"],
+    other_mean: Float[Tensor, "B T D"],
+    std: Float[Tensor, "B T"],
+) -> Float[Tensor, "B T"]:
+    """`log_ratio` of every step of a path, in the memory of one step."""
+    found = [log_ratio(x[:, t], mean[:, t], other_mean[:, t], std[:, t]) for t in range(x.shape[1])]
+    return torch.stack(found, dim=1)
+
+
 def kl(
     mean: Float[Tensor, "B ..."], anchor_mean: Float[Tensor, "B ..."], std: Float[Tensor, ...]
 ) -> Float[Tensor, " B"]:

@@ -111,6 +111,7 @@ class VideoPolicy:
             counts={"denoise": float(len(videos) * len(steps))},
             replay=replay,
             scales=self._scales(schedule, steps),
+            drawn={"denoise": replay.after.flatten(2)},
         )
 
     def evaluate(self, batch: Rollout) -> Actions:

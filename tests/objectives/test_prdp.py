@@ -111,6 +111,30 @@ def test_a_drift_against_the_reward_keeps_its_full_restoring_gradient() -> None:
     assert (metrics["clip_fraction"], metrics["clipped_pairs"]) == (0.5, 0)
 
 
+def test_r2_says_how_much_of_the_reward_gaps_the_log_ratios_follow() -> None:
+    """rhat 0 1 4 (from the reference at 0), rewards 0 1 2: gaps 1 4 3 on 1 2 1 of three pairs."""
+    rhat = tensor([[0.0], [1.0], [4.0]])
+    rewards, zero = tensor([0.0, 1.0, 2.0]), torch.zeros(3, 1, dtype=torch.float64)
+    given = {"beta": 0.5, "clip": None}
+    _, found = prdp_loss(rhat, zero, zero, rewards, **given)
+    assert found["r2"] == pytest.approx(12**2 / (26 * 6))
+    _, fitted = prdp_loss(rewards[:, None] / 0.5 + 7, zero, zero, rewards, **given)
+    assert (fitted["r2"], fitted["residual"]) == (pytest.approx(1), pytest.approx(0))
+    _, still = prdp_loss(zero, zero, zero, rewards, **given)
+    assert still["r2"] == 0.0
+
+
+def test_the_clip_fraction_is_told_step_by_step() -> None:
+    """Of three scored samples 1 passes the bound at step 0, 2 at step 1; step 2 is masked."""
+    moved = tensor([[0.2, 0.2, 9.0], [0.0, -0.2, 9.0], [0.0, 0.0, 9.0], [5.0, 5.0, 9.0]])
+    zero, mask = torch.zeros(4, 3, dtype=torch.float64), torch.tensor([True, True, False])
+    rewards = tensor([0.0, 1.0, 2.0, math.nan])
+    _, found = prdp_loss(moved, zero, zero, rewards, beta=1.0, clip=0.1, step_mask=mask)
+    names = [f"clip_fraction/step_{step}" for step in range(3)]
+    assert [found[name] for name in names] == pytest.approx([1 / 3, 2 / 3, 0])
+    assert found["clip_fraction"] == pytest.approx(1 / 2)
+
+
 def test_permuting_the_group_permutes_the_gradient() -> None:
     current, old, ref, rewards = random_group(5, 3)
     order = torch.tensor([3, 0, 4, 1, 2])

@@ -17,6 +17,7 @@ from mmrl.objectives.guard import Guard
 from mmrl.objectives.nft import Nft
 from mmrl.objectives.prdp import Prdp, prdp_loss
 from mmrl.objectives.reinforce import Reinforce
+from mmrl.ops.gaussian import log_prob
 from mmrl.recipe import Objective
 from mmrl.types import Actions, ActionStats, Prompt, Rollout
 from tests.objectives.batches import denoise_batch
@@ -128,6 +129,72 @@ def test_of_all_objectives_only_prdp_couples_the_decisions_of_a_path() -> None:
     assert not any(objective.couples_decisions for objective in others)
     prdp: Objective = Prdp(beta=0.3, clip=None)
     assert prdp.couples_decisions
+
+
+def drawn_batch(dtype: torch.dtype) -> tuple[ActionStats, ActionStats, Rollout]:
+    """Groups of 4 on 3 steps of 1024 elements, whose log-probs drift by about 1e-6.
+
+    Values are rounded to float32 before they are read as `dtype`.
+    """
+    generator = torch.Generator().manual_seed(1)
+    shape, std = (256, 3, 1024), 0.2
+    origin, noise = torch.randn((2, *shape), generator=generator)
+    near, far = torch.randn((2, *shape[:2], 1), generator=generator)
+    x = (origin + std * noise).to(dtype)
+    now, pretrained = (
+        (origin + std * size * noise).to(dtype) for size in (2e-6 * near, 1e-4 * far)
+    )
+    scale = torch.full(shape[:2], std, dtype=dtype)
+
+    def stats(mean: torch.Tensor) -> ActionStats:
+        found = [log_prob(x[:, t], mean[:, t], scale[:, t]) for t in range(3)]
+        return ActionStats(torch.stack(found, dim=1), mean, scale)
+
+    batch = denoise_batch(stats(origin.to(dtype)), group_size=4)
+    return stats(now), stats(pretrained), replace(batch, drawn={"denoise": x})
+
+
+def clipped(dtype: torch.dtype, *, drawn: bool = True) -> tuple[dict[str, float], torch.Tensor]:
+    """Metrics and gradient at the paper's clip of small runs."""
+    current, reference, batch = drawn_batch(dtype)
+    batch = batch if drawn else replace(batch, drawn={})
+    leaf = current.leaf()
+    rewards = torch.randn(256, generator=torch.Generator().manual_seed(2)).to(dtype)
+    objective = Prdp(beta=3e-5, clip=1e-6)
+    loss, metrics = objective({"denoise": leaf}, {"fixed": {"denoise": reference}}, batch, rewards)
+    loss.backward()
+    assert leaf.log_probs.grad is not None
+    return metrics, leaf.log_probs.grad.double()
+
+
+def test_float32_means_resolve_a_clip_that_float32_log_probs_do_not() -> None:
+    """Log-probs near 0.2 are rounded by 1e-7, a tenth of the clip: masks and gradients are off."""
+    exact, slopes = clipped(torch.float64)
+    steps = {k: v for k, v in exact.items() if k.startswith("clip_fraction/step_")}
+    assert len(steps) == 3 and all(0.1 < share < 0.9 for share in steps.values())
+    fine, found = clipped(torch.float32)
+    assert {k: fine[k] for k in steps} == pytest.approx(steps)
+    torch.testing.assert_close(found, slopes, rtol=1e-4, atol=1e-4 * slopes.abs().max().item())
+    _, wrong = clipped(torch.float32, drawn=False)
+    assert (wrong - slopes).abs().max() > 1e-2 * slopes.abs().max()
+
+
+def test_micro_batches_and_steps_cut_the_drawn_states_with_the_rest() -> None:
+    _, _, batch = drawn_batch(torch.float64)
+    cut = batch.rows(slice(4, 8)).decisions(slice(1, 3))
+    assert torch.equal(cut.drawn["denoise"], batch.drawn["denoise"][4:8, 1:3])
+
+
+def test_the_log_ratio_in_nats_is_that_of_the_whole_path() -> None:
+    """Summed over steps and elements, whatever the reduction of the loss."""
+    current, reference, batch = drawn_batch(torch.float64)
+    expected = 1024 * (current.log_probs - reference.log_probs).sum(1).mean().item()
+    rewards = torch.arange(256.0, dtype=torch.float64)
+    for reduction in ("mean", "sum"):
+        objective = Prdp(beta=0.3, clip=None, step_reduction=reduction)
+        anchors: dict[str, Actions] = {"fixed": {"denoise": reference}}
+        _, metrics = objective({"denoise": current}, anchors, batch, rewards)
+        assert metrics["nats"] == pytest.approx(expected, rel=1e-6)
 
 
 def refused(batch: Rollout, message: str, anchors: tuple[str, ...] = ("fixed",)) -> None:

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from mmrl.models.pipeline import load_video_model
+from mmrl.ops.gaussian import log_prob
 from mmrl.policies.video import Sampling, VideoPolicy
 from mmrl.types import Prompt
 from tests.models.tiny_pipelines import FAMILIES, STEPS, save
@@ -18,6 +19,18 @@ from tests.toy_video import PROMPTS, toy_policy
 def test_every_sample_and_every_trained_step_has_the_same_share_of_the_loss() -> None:
     weights = toy_policy(num_steps=4).rollout(PROMPTS, 5, [1, 2]).weights["denoise"]
     assert torch.equal(weights, torch.full((10, 3), 1 / 30, dtype=weights.dtype))
+
+
+def test_a_rollout_holds_the_states_that_its_log_probs_are_of() -> None:
+    rollout = toy_policy(num_steps=4).rollout(PROMPTS, 3, [1, 2])
+    behavior, drawn = rollout.behavior["denoise"], rollout.drawn["denoise"]
+    assert behavior.mean is not None and behavior.scale is not None
+    found = [
+        log_prob(drawn[:, t], behavior.mean[:, t], behavior.scale[:, t])
+        for t in range(drawn.shape[1])
+    ]
+    torch.testing.assert_close(torch.stack(found, dim=1), behavior.log_probs)
+    assert drawn.data_ptr() == rollout.replay.after.data_ptr()  # no copy
 
 
 def test_a_rollout_takes_first_order_steps_whatever_solver_evaluates() -> None:
