@@ -84,13 +84,16 @@ class TrainConfig(Config):
     """How long, how much at once, how often to save."""
 
     steps: int = Field(ge=1)
-    """Rollouts; each is followed by `updates_per_rollout` optimizer steps."""
+    """Rollouts; each has `updates_per_rollout` x `minibatches` optimizer steps."""
     prompts_per_step: int = Field(ge=1)
     """Prompts of one rollout over all processes."""
     rows: int = Field(ge=1)
     """Samples of one forward pass; a multiple of group_size."""
     optimizer: OptimizerConfig
     updates_per_rollout: int = Field(default=1, ge=1)
+    """Passes over a rollout, each with an optimizer step for every minibatch."""
+    minibatches: int = Field(default=1, ge=1)
+    """Parts of a rollout, of whole groups, that have an optimizer step each."""
     save_every: int = Field(default=10, ge=1)
     keep_checkpoints: int = Field(default=2, ge=2)
     """The newest checkpoints that stay; at least 2, so that a last good one is always there."""

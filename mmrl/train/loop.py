@@ -143,6 +143,12 @@ def check_ranks(config: TrainConfig, ranks: Ranks) -> None:
             f"{config.prompts_per_step} prompts do not spread evenly over {ranks.shares} processes",
             key="train.prompts_per_step",
         )
+    own = config.prompts_per_step // ranks.shares
+    if own % config.minibatches:
+        raise ConfigError(
+            f"{own} prompts a process do not spread evenly over {config.minibatches} minibatches",
+            key="train.minibatches",
+        )
 
 
 def _steps(

@@ -15,6 +15,7 @@ from mmrl.config import UserError
 from mmrl.recipe import Recipe, TrainConfig
 from mmrl.train.accumulate import Replayed, accumulate, add_metrics
 from mmrl.train.metrics import mean_metrics, score_metrics, score_sums
+from mmrl.train.minibatch import micro_batches, minibatches, remember_behavior, weigh_alone
 from mmrl.train.optimizer import moved_weights
 from mmrl.train.ranks import Ranks
 from mmrl.train.state import TrainState, coefficient, coefficient_config
@@ -31,7 +32,8 @@ class DivergedError(UserError):
 
 
 def train_step(recipe: Recipe, state: TrainState, config: TrainConfig, ranks: Ranks) -> Metrics:
-    """Sample, score, and take `updates_per_rollout` optimizer steps; returns the step's metrics."""
+    """Sample, score, and pass over the rollout `updates_per_rollout` times, an optimizer step for
+    each of `minibatches` parts; returns the step's metrics."""
     clock = time.perf_counter()
     prompts = ranks.mine(state.stream.take(config.prompts_per_step))
     shape = (config.prompts_per_step,)
@@ -60,9 +62,14 @@ def train_step(recipe: Recipe, state: TrainState, config: TrainConfig, ranks: Ra
     if cut_off is not None:
         metrics |= ranks.totals({"rollout/overlong": float(cut_off.sum())})
     replayed = Replayed()
+    parts = minibatches(rollout, config.minibatches)
+    weighed = [weigh_alone(rollout, part, ranks) for part in parts] if parts[1:] else [rollout]
+    for part in parts[1:]:
+        remember_behavior(recipe, rollout, part, config.rows, replayed)
     passes = [
-        optimize(recipe, state, rollout, advantages.flatten(), replayed, config, ranks)
+        optimize(recipe, state, batch, advantages.flatten(), replayed, config, ranks, part)
         for _ in range(config.updates_per_rollout)
+        for part, batch in zip(parts, weighed, strict=True)
     ]
     metrics |= mean_metrics(passes)
     state.step += 1
@@ -111,19 +118,21 @@ def optimize(
     replayed: Replayed,
     config: TrainConfig,
     ranks: Ranks,
+    part: slice | None = None,
 ) -> Metrics:
-    """One optimizer step on a whole rollout, `rows` at a time."""
+    """One optimizer step on a part of a rollout (None: all of it), `rows` at a time."""
+    part = part or slice(0, len(rollout))
     sums: Metrics = {}
     latest: dict[int, Actions] = {}
-    for start in range(0, len(rollout), config.rows):
-        part = slice(start, start + config.rows)
-        found = accumulate(recipe, state, rollout.rows(part), advantages[part], replayed, start)
+    for rows in micro_batches(part, config.rows):
+        start = rows.start
+        found = accumulate(recipe, state, rollout.rows(rows), advantages[rows], replayed, start)
         if "stepwise" in state.anchors:
             latest[start] = found.current
         add_metrics(sums, found.metrics)
     replayed.latest, replayed.latest_at = latest, state.updates
     totals = ranks.totals(sums)
-    samples = ranks.totals({"samples": float(len(rollout))})["samples"]
+    samples = ranks.totals({"samples": float(part.stop - part.start)})["samples"]
     return totals | update(recipe, state, config, ranks, totals, samples)
 
 
@@ -201,6 +210,7 @@ def lr_share(config: TrainConfig, updates: int) -> float:
     """min(1, (n + 1) / warmup_steps) times 1, 1 - u or (1 + cos(pi u)) / 2, u = n / all steps."""
     optimizer = config.optimizer
     warmup = min(1.0, (updates + 1) / optimizer.warmup_steps) if optimizer.warmup_steps else 1.0
-    done = min(1.0, updates / (config.steps * config.updates_per_rollout))
+    whole = config.steps * config.updates_per_rollout * config.minibatches
+    done = min(1.0, updates / whole)
     falling = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
     return warmup * falling[optimizer.decay]

@@ -30,12 +30,13 @@ class Ddpo(VideoPipelineConfig):
 
     def build(self) -> Recipe:
         """The parts of DDPO."""
-        if self.estimator == "score" and self.train.updates_per_rollout > 1:
-            raise ConfigError(
-                "the score-function estimator is right for the policy that sampled only; "
-                "use 1, or estimator: ratio",
-                key="train.updates_per_rollout",
-            )
+        for key in ("updates_per_rollout", "minibatches"):
+            if self.estimator == "score" and getattr(self.train, key) > 1:
+                raise ConfigError(
+                    "the score-function estimator is right for the policy that sampled only; "
+                    "use 1, or estimator: ratio",
+                    key=f"train.{key}",
+                )
         clip = Grpo({"denoise": Clip(self.clip, self.clip)})
         return build_recipe(
             self,
