@@ -19,6 +19,7 @@ from mmrl.models.compressor import Compressor, PatchEncoder
 from mmrl.models.latent_tokens import check_plain
 from mmrl.ops.latent_steps import SpanTokens, at_slots, log_go_on, slots
 from mmrl.policies.latent_vlm import LatentVlmPolicy
+from mmrl.train.optimizer import adamw, moved_weights
 from mmrl.train.sft import SftConfig, epochs, rate_share
 from mmrl.trust_region.weights import trainable
 from mmrl.types import Prompt
@@ -90,8 +91,8 @@ def latent_sft(
     chosen = config.sft
     learning, own = list(trainable(policy.module).values()), list(compressor.parameters())
     rates = [chosen.lr, config.compressor_lr or chosen.lr]
-    optimizer = torch.optim.AdamW(
-        [{"params": learning}, {"params": own}], lr=chosen.lr, weight_decay=chosen.weight_decay
+    optimizer = adamw(
+        list(zip((learning, own), rates, strict=True)), weight_decay=chosen.weight_decay
     )
     losses = []
     rows_of = epochs(len(examples), chosen.batch, seed=chosen.seed)
@@ -101,7 +102,7 @@ def latent_sft(
         tokens, latents = latent_losses(policy, encoder, compressor, prompts, answers, config)
         optimizer.zero_grad()
         (tokens + config.latent_weight * latents).backward()
-        torch.nn.utils.clip_grad_norm_([*learning, *own], chosen.max_grad_norm)
+        torch.nn.utils.clip_grad_norm_(moved_weights(optimizer), chosen.max_grad_norm)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * rate_share(step, chosen.steps)
         optimizer.step()

@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from mmrl.config import UserError
 from mmrl.models.vlm_family import VlmInputs
 from mmrl.policies.vlm import VlmPolicy
+from mmrl.train.optimizer import adamw, moved_weights
 from mmrl.trust_region.weights import trainable
 from mmrl.types import Prompt
 
@@ -80,7 +81,7 @@ def sft(
     if weigh is not None:
         logger.info("shares of the loss by weight of a token: %s", weight_shares(answers))
     learning = list(trainable(policy.module).values())
-    optimizer = torch.optim.AdamW(learning, lr=config.lr, weight_decay=config.weight_decay)
+    optimizer = adamw([(learning, config.lr)], weight_decay=config.weight_decay)
     losses = []
     kept: dict[int, VlmInputs] | None = {} if config.keep_inputs else None
     rows_of = epochs(len(examples), config.batch, seed=config.seed)
@@ -90,7 +91,7 @@ def sft(
         loss = written_loss(policy, inputs, [answers[row] for row in rows], mean=config.mean)
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(learning, config.max_grad_norm)
+        torch.nn.utils.clip_grad_norm_(moved_weights(optimizer), config.max_grad_norm)
         optimizer.param_groups[0]["lr"] = config.lr * rate_share(step, config.steps)
         optimizer.step()
         losses.append(loss.item())

@@ -88,3 +88,14 @@ def test_an_answer_longer_than_the_policy_may_write_is_named(examples):
     long = Example(examples[0].prompt, "the lungs are as clear as they can be today")
     with pytest.raises(UserError, match=r"'the lungs are as clear.*at most 6"):
         tuned([long])
+
+
+def test_a_rate_too_small_for_bfloat16_still_teaches(examples) -> None:
+    config = SftConfig(steps=60, batch=8, lr=1e-4, seed=0, keep_inputs=True)
+    exact = tuned(examples, config)[1]
+    policy = random_policy("qwen2_5_vl")
+    policy.model = random_model("qwen2_5_vl", std=0.02)
+    policy.module = policy.model.module.to(torch.bfloat16)
+    rounded = sft(policy, examples, config)
+    assert exact[0] - exact[-1] > 0.3
+    assert rounded[0] - rounded[-1] == pytest.approx(exact[0] - exact[-1], rel=0.2)
