@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
@@ -55,7 +56,28 @@ class DualAscent(Config):
     maximum: Positive = math.inf
 
 
-Adaptive = Proportional | DualAscent
+class SageRelease(Config):
+    """The controller of SAGE-GRPO's release, for comparison: more KL makes the coefficient smaller.
+
+    After observation n < horizon: c = minimum + (target - minimum) n / horizon, the target KL read
+    as a coefficient. From then on c <- 0.9 c where the mean of the last 10 KLs is above 1.5 target,
+    1.1 c where it is below half of it, cut to minimum .. maximum. The release observes every
+    micro-step (`docs/errata.md`), this one every optimizer step.
+    """
+
+    kind: Literal["sage_release"]
+    target: Positive = 1e-5
+    minimum: Positive = 1e-7
+    maximum: Positive = 1e-5
+    horizon: int = Field(default=100, ge=1)
+
+    @property
+    def initial(self) -> float:
+        """The coefficient before the first observation."""
+        return self.minimum
+
+
+Adaptive = Proportional | DualAscent | SageRelease
 
 
 def _tag(value: Any) -> str:
@@ -69,18 +91,23 @@ Coefficient = Annotated[
     Annotated[NonNegative, Tag("constant")]
     | Annotated[Scheduled, Tag("scheduled")]
     | Annotated[Proportional, Tag("proportional")]
-    | Annotated[DualAscent, Tag("dual_ascent")],
+    | Annotated[DualAscent, Tag("dual_ascent")]
+    | Annotated[SageRelease, Tag("sage_release")],
     Discriminator(
         _tag,
         custom_error_type="coefficient",
         custom_error_message=(
-            "a number, or a section whose kind is linear, cosine, geometric, proportional or "
-            "dual_ascent"
+            "a number, or a section whose kind is linear, cosine, geometric, proportional, "
+            "dual_ascent or sage_release"
         ),
     ),
 ]
 
 MAX_SKIPPED_IN_A_ROW = 3
+RELEASED_WINDOW = 10
+"""KLs that SAGE-GRPO's release averages."""
+RELEASED_SLACK = 0.5
+"""Share of the target by which their mean may miss it before the release moves."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +117,10 @@ class ControllerState:
     value: float
     skipped: int = 0
     """Observations that were not finite, in a row."""
+    observed: int = 0
+    """Observations so far, where the rule counts them."""
+    recent: Sequence[float] = ()
+    """The last KLs, where the rule looks at several."""
 
 
 def initial_state(coefficient: Coefficient) -> ControllerState:
@@ -101,7 +132,7 @@ def current(coefficient: Coefficient, state: ControllerState | None, *, updates:
     """The coefficient in force after `updates` optimizer steps."""
     if isinstance(coefficient, Scheduled):
         return scheduled_value(coefficient, updates)
-    if isinstance(coefficient, Proportional | DualAscent):
+    if isinstance(coefficient, Adaptive):
         return coefficient.initial if state is None else state.value
     return float(coefficient)
 
@@ -125,13 +156,15 @@ def observe(
     A KL that is not finite changes nothing; three in a row raise FloatingPointError. A negative
     estimate counts as 0; a step with no sample is no observation.
     """
-    if not isinstance(coefficient, Proportional | DualAscent) or count == 0:
+    if not isinstance(coefficient, Adaptive) or count == 0:
         return state
     if not math.isfinite(kl):
         if state.skipped + 1 >= MAX_SKIPPED_IN_A_ROW:
             raise FloatingPointError(f"KL was {kl} in {MAX_SKIPPED_IN_A_ROW} updates in a row")
         return replace(state, skipped=state.skipped + 1)
     seen = max(kl, 0.0)
+    if isinstance(coefficient, SageRelease):
+        return _released(coefficient, state, seen)
     if isinstance(coefficient, DualAscent):
         value = state.value + coefficient.rate * (seen - coefficient.target)
         return ControllerState(min(max(value, 0.0), coefficient.maximum))
@@ -139,3 +172,15 @@ def observe(
     error = min(max(error, -coefficient.limit), coefficient.limit)
     value = state.value * (1 + error * count / coefficient.horizon)
     return ControllerState(min(max(value, coefficient.minimum), coefficient.maximum))
+
+
+def _released(rule: SageRelease, state: ControllerState, kl: float) -> ControllerState:
+    observed, recent = state.observed + 1, (*state.recent, kl)[-RELEASED_WINDOW:]
+    if observed < rule.horizon:
+        value = rule.minimum + (rule.target - rule.minimum) * observed / rule.horizon
+    else:
+        miss = sum(recent) / len(recent) - rule.target
+        over, under = miss > RELEASED_SLACK * rule.target, miss < -RELEASED_SLACK * rule.target
+        value = state.value * (0.9 if over else 1.1 if under else 1.0)
+        value = min(max(value, rule.minimum), rule.maximum)
+    return ControllerState(value, observed=observed, recent=recent)

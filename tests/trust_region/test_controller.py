@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,9 @@ from mmrl.trust_region.controller import (
     scheduled_value,
 )
 
-GOLDEN = json.loads((Path(__file__).parent.parent / "golden/controllers.json").read_text())
+GOLDENS = Path(__file__).parent.parent / "golden"
+GOLDEN = json.loads((GOLDENS / "controllers.json").read_text())
+RELEASED = json.loads((GOLDENS / "sage_aux.json").read_text())["adaptive_kl_as_observed"]
 
 
 def numbers(values: list[float | str]) -> list[float]:
@@ -42,6 +45,23 @@ def test_proportional_controller_follows_the_reference_trace(case: str) -> None:
     ):
         state = observe(rule, state, kl=kl, count=n)
         assert state.value == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("case", RELEASED, ids=lambda case: case["name"])
+def test_the_released_rule_follows_the_observed_trace(case: dict) -> None:
+    """More KL than the target lowers the coefficient: the sign of SAGE-GRPO's release."""
+    hyper, traced = case["params"], {}
+    assert hyper["init"] == hyper["min"]
+    names = {"target": "target_kl", "minimum": "min", "maximum": "max", "horizon": "horizon"}
+    tree = {"kind": "sage_release", **{k: hyper[v] for k, v in names.items()}}
+    rule = parse(Holder, {"coefficient": tree}).coefficient
+    state = initial_state(rule)
+    assert state.value == hyper["init"]
+    for kl in (kl for kl, length in case["kl_runs"] for _ in range(length)):
+        state = observe(rule, state, kl=kl, count=1)
+        state = ControllerState(**json.loads(json.dumps(asdict(state))))  # as a checkpoint has it
+        traced[str(state.observed)] = current(rule, state, updates=0)
+    assert {n: traced[n] for n in case["coef_at"]} == pytest.approx(case["coef_at"], rel=1e-12)
 
 
 def test_dual_ascent_follows_the_reference_trace() -> None:
