@@ -35,6 +35,20 @@ def test_every_pipeline_has_a_tiny_config_and_a_real_one() -> None:
         assert "tiny" in found and len(found) > 1
 
 
+VIDEO = [p for p in FILES if "tiny" not in p.stem and "video" in read_yaml(p)]
+
+
+@pytest.mark.parametrize("path", VIDEO, ids=str)
+def test_a_real_video_config_does_not_train_all_weights_of_billions(path: Path) -> None:
+    """Masters, gradients and moments take 16 bytes a weight on every GPU: nothing is sharded."""
+    assert load_config(read_yaml(path)).lora is not None
+
+
+def test_the_large_hunyuan_config_keeps_its_7b_text_encoder_off_the_device() -> None:
+    config = load_config(read_yaml(Path("configs/sage_grpo/hunyuan_video15_64gpu.yaml")))
+    assert config.offload_text_encoder
+
+
 def test_draft_has_the_values_that_a_reimplementation_restates_of_the_paper() -> None:
     config = read_yaml(Path("configs/draft_k/wan2_1_1_3b.yaml"))
     assert config["lora"]["rank"] == 8
