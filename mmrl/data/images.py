@@ -10,6 +10,10 @@ from PIL import Image, ImageOps
 from mmrl.data.files import DataError
 
 
+class DeepImageError(ValueError):
+    """More than 8 bits a channel."""
+
+
 @lru_cache(maxsize=256)
 def load_image(path: Path) -> Image.Image:
     """As `read_image`; the last ones stay in memory, as the rollouts of a prompt share theirs."""
@@ -25,13 +29,18 @@ def read_image(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
             image.load()
-            upright = ImageOps.exif_transpose(image)
+            return as_rgb(image)
+    except DeepImageError as error:
+        raise DataError(f"image {path} has {error}") from error
     except Exception as error:
         raise DataError(f"image {path} cannot be read: {error}") from error
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Any picture, or a frame of one, by the rules of `read_image`; DeepImageError past 8 bits."""
+    upright = ImageOps.exif_transpose(image)
     if upright.mode.startswith(("I", "F")):
-        raise DataError(
-            f"image {path} has mode {upright.mode} (more than 8 bits): window it to 8 bits first"
-        )
+        raise DeepImageError(f"mode {upright.mode} (more than 8 bits): window it to 8 bits first")
     if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
         rgba = upright.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")

@@ -16,10 +16,14 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageSequence
 from torch import Tensor
 
+from mmrl.data.images import as_rgb
 from mmrl.data.prompts import DataError
 
 ANIMATED = (".webp", ".gif", ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 """What Pillow reads: animations, and pictures as videos of one frame."""
+FLOAT_BYTES = 4
+MAX_BYTES = 4 * 2**30
+"""Of the frames of one file that are decoded at once, as floats: 16 s of 720p at 24 a second."""
 LOSSLESS_SIDE = 128
 """Pixels. Natural video at full size is megabytes without loss, and a page carries many."""
 
@@ -56,7 +60,7 @@ def read_video(path: Path, count: int | None = None) -> Float[Tensor, "F 3 H W"]
         raise DataError(f"video {path} cannot be read: {reason}") from error
     if len(frames) == 0:
         raise DataError(f"video {path} holds no frames")
-    return rearrange(torch.from_numpy(frames), "f h w c -> f c h w").float() / 255
+    return rearrange(torch.from_numpy(frames), "f h w c -> f c h w").float().div_(255)
 
 
 def video_fps(path: Path, default: float = 8.0) -> float:
@@ -123,14 +127,24 @@ def encode_webp(
     return sink.getvalue()
 
 
-def _pick(num_frames: int, count: int | None) -> list[int]:
-    return list(range(num_frames)) if count is None else uniform_indices(num_frames, count)
+def _pick(num_frames: int, count: int | None, size: tuple[int, int]) -> list[int]:
+    """Frames to decode; ValueError where they are too large to hold as floats."""
+    picked = list(range(num_frames)) if count is None else uniform_indices(num_frames, count)
+    needed = len(picked) * size[0] * size[1] * 3 * FLOAT_BYTES
+    if needed > MAX_BYTES:
+        raise ValueError(
+            f"{len(picked)} frames of {size[0]}x{size[1]} take {needed / 2**30:.1f} GiB as floats, "
+            f"more than {MAX_BYTES / 2**30:g}: cut or shrink it, or read fewer frames"
+        )
+    return picked
 
 
 def _read_animation(path: Path, count: int | None) -> np.ndarray:
     with Image.open(path) as image:
-        frames = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)]
-    return np.stack(frames)[_pick(len(frames), count)]
+        picked = _pick(getattr(image, "n_frames", 1), count, image.size)
+        frames = ImageSequence.Iterator(image)
+        wanted = set(picked)
+        return np.stack([np.asarray(as_rgb(f)) for i, f in enumerate(frames) if i in wanted])
 
 
 def _read_stream(path: Path, count: int | None) -> np.ndarray:
@@ -138,12 +152,14 @@ def _read_stream(path: Path, count: int | None) -> np.ndarray:
 
     try:
         reader = decord.VideoReader(str(path), ctx=decord.cpu(0))
-        return reader.get_batch(_pick(len(reader), count)).asnumpy()
+        height, width, _ = reader[0].shape
+        return reader.get_batch(_pick(len(reader), count, (width, height))).asnumpy()
     except decord.DECORDError as error:
         if "size must exactly match" not in str(error):
             raise
     frames = _read_narrow(path)
-    return frames[_pick(len(frames), count)]
+    _, height, width, _ = frames.shape
+    return frames[_pick(len(frames), count, (width, height))]
 
 
 def _read_narrow(path: Path) -> np.ndarray:

@@ -30,7 +30,9 @@ def vmaf(video: Float[Tensor, "F 3 H W"], reference: Float[Tensor, "R 3 RH RW"])
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         for name, frames in (("video", video), ("reference", reference)):
-            (folder / name).write_bytes(quantize(frames).numpy().tobytes())
+            with (folder / name).open("wb") as file:
+                for frame in frames:
+                    file.write(quantize(frame[None]).numpy().tobytes())
         form = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}"]
         _ffmpeg(folder, [*form, "-i", "video", *form, "-i", "reference"])
         told = json.loads((folder / "log.json").read_text("utf-8"))

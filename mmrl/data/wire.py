@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from mmrl.data.images import DeepImageError, as_rgb
+
 VERSION = 1
 TENSOR_TYPE = "application/vnd.safetensors"
 MAX_PIXELS = 2**28
@@ -139,9 +141,11 @@ def read_png(text: str, where: str, budget: list[int] | None = None) -> np.ndarr
                 budget[0] -= pixels
             if pixels > MAX_PIXELS or (budget is not None and budget[0] < 0):
                 raise WireError(f"{where}: more than {MAX_PIXELS} pixels in one request")
-            return np.asarray(png.convert("RGB"))
+            return np.asarray(as_rgb(png))
     except WireError:
         raise
+    except DeepImageError as error:
+        raise WireError(f"{where}: {error}") from error
     except (binascii.Error, ValueError) as error:
         message = f"{where}: not base64 of a PNG; pictures travel by content, paths are not read"
         raise WireError(message) from error

@@ -6,6 +6,7 @@ import io
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -68,6 +69,43 @@ def test_a_webp_gives_back_every_level_exactly(tmp_path: Path):
     path = tmp_path / "a.webp"
     path.write_bytes(encode_webp(video, fps=8))
     assert torch.equal(read_video(path), video)
+
+
+def clear_square(frames: int) -> list[Image.Image]:
+    """A red square on nothing, moving right."""
+    found = []
+    for frame in range(frames):
+        picture = Image.new("RGBA", (16, 8))
+        picture.paste((255, 0, 0, 255), (4 * frame, 2, 4 * frame + 4, 6))
+        found.append(picture)
+    return found
+
+
+@pytest.mark.parametrize("name", ["a.webp", "a.gif", "a.png"])
+def test_what_is_transparent_is_white_in_every_frame(tmp_path: Path, name: str):
+    first, *rest = clear_square(3)
+    whole = {"lossless": True, "kmax": 1}  # other frames than key frames lose their alpha
+    more = whole if name.endswith("webp") else {}
+    path = tmp_path / name
+    first.save(path, save_all=True, append_images=rest, duration=100, disposal=2, **more)
+    video = read_video(path)
+    assert video.shape == (3, 3, 8, 16)
+    for frame, picture in enumerate(video):
+        assert picture[:, 0, 0].tolist() == picture[:, 7, 15].tolist() == [1, 1, 1]
+        assert picture[:, 3, 4 * frame + 1].tolist() == [1, 0, 0]
+
+
+def test_a_picture_as_a_video_is_upright_and_of_8_bits_or_refused(tmp_path: Path):
+    image = Image.new("RGB", (4, 2), "black")
+    image.putpixel((0, 0), (255, 255, 255))
+    exif = image.getexif()
+    exif[0x0112] = 6  # stored lying, shown turned clockwise
+    image.save(tmp_path / "turned.png", exif=exif)
+    video = read_video(tmp_path / "turned.png")
+    assert video.shape == (1, 3, 4, 2) and video[0, :, 0, 1].tolist() == [1, 1, 1]
+    Image.fromarray(np.full((2, 2), 4000, dtype=np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(DataError, match=r"deep\.png cannot be read: .*window it to 8 bits"):
+        read_video(tmp_path / "deep.png")
 
 
 def test_enlarging_repeats_pixels_and_a_large_video_shrinks():

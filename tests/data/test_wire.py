@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from mmrl.data.wire import ScoreRequest, TensorRequest, WireError, pack, to_tensors, unpack
+from mmrl.data.wire import (
+    ScoreRequest,
+    TensorRequest,
+    WireError,
+    pack,
+    read_png,
+    to_tensors,
+    unpack,
+)
 from mmrl.data.wire_samples import png_request, read_samples, tensor_request
 from mmrl.types import Prompt, Sample, TextSample, VideoSample
 
@@ -55,6 +67,24 @@ def test_a_picture_of_the_prompt_arrives_as_a_file_with_the_same_pixels(tmp_path
         (found,) = through([TextSample(Prompt("q", images=(path,)), "x")], tmp_path / "here")
         with Image.open(found.prompt.images[0]) as there, Image.open(path) as here:
             assert there.tobytes() == here.tobytes()
+
+
+def base64_png(image: Image.Image, **fields: Any) -> str:
+    sink = io.BytesIO()
+    image.save(sink, "PNG", **fields)
+    return base64.b64encode(sink.getvalue()).decode()
+
+
+def test_a_png_of_another_client_is_read_by_the_rules_of_pictures() -> None:
+    """Transparent is white, an EXIF tag turns, 16 bits are refused: never cut off at 255."""
+    assert (read_png(base64_png(Image.new("RGBA", (2, 2))), "x") == 255).all()
+    lying = Image.new("RGB", (4, 2))
+    exif = lying.getexif()
+    exif[0x0112] = 6
+    assert read_png(base64_png(lying, exif=exif), "x").shape == (4, 2, 3)
+    deep = Image.fromarray(np.full((2, 2), 4000, dtype=np.uint16))
+    with pytest.raises(WireError, match=r"frames: mode I;16.*window it to 8 bits"):
+        read_png(base64_png(deep), "frames")
 
 
 def test_the_pixels_of_one_request_are_bounded_over_all_its_pictures(
