@@ -74,17 +74,15 @@ def show(
 @app.command("list")
 def list_names() -> None:
     """Pipelines and rewards by name, with a line each, and the data sets that can be fetched."""
-    from rich.console import Console
-    from rich.table import Table
-
+    from mmrl.cli_tables import print_table
+    from mmrl.data.packaged import DATASETS
     from mmrl.registry import catalogue
 
-    console = Console()
     for noun, group in (("pipeline", "mmrl.pipelines"), ("reward", "mmrl.rewards")):
-        table = Table(noun, "what it is", box=None, pad_edge=False)
-        for item in catalogue(group):
-            table.add_row(item.name, item.summary)
-        console.print(table, "")
+        print_table((noun, "what it is"), ((one.name, one.summary) for one in catalogue(group)))
+        typer.echo()
+    named = ((name, source.summary) for name, source in sorted(DATASETS.items()))
+    print_table(("mmrl data fetch", "what it is"), named)
 
 
 @app.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -31,6 +31,7 @@ class AestheticLaion(RewardConfig):
     tenth of the score.
     """
 
+    reads_spread_frames: ClassVar[bool] = True
     head: Path
     """The head's file, .pth or .safetensors; no package carries it."""
     model: str | None = None

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -35,6 +35,7 @@ class ClipAdapter(RewardConfig):
     `mmrl data fetch clip_b16_image` and `minilm`.
     """
 
+    reads_spread_frames: ClassVar[bool] = True
     adapter: Path | None = None
     """A file that pipelines/tiny/clip_adapter.py writes; null for the one in assets/heads."""
     num_frames: int = Field(default=4, ge=1)

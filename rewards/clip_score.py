@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Literal
+from typing import ClassVar, Literal
 
 from jaxtyping import Float
 from pydantic import Field
@@ -26,6 +26,7 @@ class ClipScore(RewardConfig):
     the default. Frames are the centres of equal segments of the clip.
     """
 
+    reads_spread_frames: ClassVar[bool] = True
     model: str
     """A folder: an open_clip one (open_clip_config.json) or a transformers CLIPModel."""
     weight_factor: float = Field(default=2.5, gt=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -30,6 +30,7 @@ class ConseAlignment(RewardConfig):
     `mmrl data fetch mobilenet_v2` and `minilm`.
     """
 
+    reads_spread_frames: ClassVar[bool] = True
     num_frames: int = Field(default=4, ge=1)
     top: int = Field(default=10, ge=1, le=1000)
     cache: Literal["memory", "disk"] = "memory"

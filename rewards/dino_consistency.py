@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -28,6 +28,7 @@ class DinoConsistency(RewardConfig):
     `mmrl data fetch dinov2_s14`.
     """
 
+    reads_spread_frames: ClassVar[bool] = True
     num_frames: int = Field(default=8, ge=2)
     cache: Literal["memory", "disk"] = "memory"
     """Where embeddings of frames are kept; on disk they outlive the process."""

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, cast
+from typing import ClassVar, Literal, cast
 
 import torch
 from jaxtyping import Float, UInt8
@@ -35,6 +35,7 @@ class GenEval(RewardConfig):
     do not compare with published ones. Frames are averaged.
     """
 
+    reads_spread_frames: ClassVar[bool] = True
     detector: str
     rule: Literal["soft", "strict", "official"] = "soft"
     """`soft` and `strict` want exact counts, `official` at least as many."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 from jaxtyping import Float
 from pydantic import Field
@@ -25,6 +26,7 @@ class Hps(RewardConfig):
     CLIP does not. v2.0 and v2.1 weights give numbers that do not compare, and neither do prompts.
     """
 
+    reads_spread_frames: ClassVar[bool] = True
     model: str
     """An open_clip folder of ViT-H-14, or another architecture that the checkpoint fits."""
     checkpoint: Path | None = None

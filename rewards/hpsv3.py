@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -38,6 +39,7 @@ class HpsV3(RewardConfig):
     the released prompt, with {caption} and the reward token in it: other words, other scores.
     """
 
+    reads_spread_frames: ClassVar[bool] = True
     model: str
     """Qwen2-VL-7B-Instruct, the base: a folder or a hub id."""
     checkpoint: Path

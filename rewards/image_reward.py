@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -28,6 +29,7 @@ class ImageReward(RewardConfig):
     Prompts are cut to 35 tokens. Pixels that are not finite score NaN.
     """
 
+    reads_spread_frames: ClassVar[bool] = True
     model: str
     """A BLIP-large folder for its config and tokenizer (Salesforce/blip-itm-large-coco)."""
     checkpoint: Path

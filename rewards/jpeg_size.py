@@ -39,8 +39,8 @@ class JpegSize(RewardConfig):
 def kilobytes(video: Float[Tensor, "F 3 H W"]) -> float:
     """Mean over frames of bytes / 1000."""
     total = 0
-    for frame in quantize(video).numpy():
+    for frame in video:
         sink = io.BytesIO()
-        Image.fromarray(frame).save(sink, "JPEG", quality=QUALITY)
+        Image.fromarray(quantize(frame[None])[0].numpy()).save(sink, "JPEG", quality=QUALITY)
         total += sink.tell()
     return total / len(video) / 1000

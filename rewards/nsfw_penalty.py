@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -26,6 +27,7 @@ class NsfwPenalty(RewardConfig):
     `mmrl data fetch nudenet` and `pip install 'mmrl[real]'`.
     """
 
+    reads_spread_frames: ClassVar[bool] = True
     num_frames: int = Field(default=4, ge=1)
     floor: float = Field(default=0.2, ge=0, le=1)
     """Probabilities below it are noise; NudeNet's own limit."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from statistics import fmean
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -28,6 +29,7 @@ class Ocr(RewardConfig):
     the first alone. A prompt that wants no text scores NaN. Needs `pip install 'mmrl[real]'`.
     """
 
+    reads_spread_frames: ClassVar[bool] = True
     num_frames: int = Field(default=4, ge=1)
 
     @judges_videos

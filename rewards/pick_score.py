@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Literal
+from typing import ClassVar, Literal
 
 from jaxtyping import Float
 from pydantic import Field
@@ -26,6 +26,7 @@ class PickScore(RewardConfig):
     over 26, `cosine` the cosine alone.
     """
 
+    reads_spread_frames: ClassVar[bool] = True
     model: str
     """A transformers CLIPModel folder with its processor."""
     scale: Literal["raw", "div26", "cosine"] = "raw"

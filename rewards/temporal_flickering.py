@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
+from statistics import fmean
 
 import torch
 from jaxtyping import Float
@@ -30,5 +32,6 @@ class TemporalFlickering(RewardConfig):
     def _score(self, video: Float[Tensor, "F 3 H W"]) -> float:
         if len(video) < 2:
             return math.nan
-        gaps = quantize(video).double().diff(dim=0).abs()
-        return (255 - gaps.mean().item()) / 255
+        frames = (quantize(frame[None]).double() for frame in video)
+        gaps = [(after - before).abs().mean().item() for before, after in pairwise(frames)]
+        return (255 - fmean(gaps)) / 255

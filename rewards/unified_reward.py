@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -31,6 +32,7 @@ class UnifiedReward(JudgedReward):
     do. A reply without exactly one score in 1 .. 5 is NaN; ports of the model score it 0.
     """
 
+    reads_spread_frames: ClassVar[bool] = True
     instruction: str = INSTRUCTION
     """What the judge reads: {caption} is the prompt's text."""
     num_frames: int = Field(default=8, ge=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -37,6 +37,7 @@ class VlmJudge(JudgedReward):
     grade from 1 to 5 after "Final Score:" or inside <Score> tags, over 5.
     """
 
+    reads_spread_frames: ClassVar[bool] = True
     question: str
     """What the judge reads: {prompt} is the prompt's text, {response} a written answer."""
     read: Literal["yes_probability", "answer", "final_score", "score_tag"] = "yes_probability"

@@ -46,6 +46,7 @@ FLOORS = {
         "mmrl.cli",
         "mmrl.cli_data",
         "mmrl.cli_evaluate",
+        "mmrl.cli_tables",
         "mmrl.demo",
         "mmrl.launch",
         "mmrl.doctor",

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 from PIL import Image
+from typer.testing import CliRunner
 
+from mmrl.cli import app
 from mmrl.config import UserError
 from mmrl.train.loop import load_config, start
 from tests.tiny import video_config, vlm_config, write_pictures
@@ -71,6 +73,21 @@ def test_a_mistake_in_a_config_is_one_line_that_names_the_key(name: str, tmp_pat
         start(load_config(tree))
 
 
+def test_a_reward_that_fails_too_often_ends_a_training_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("def broken(sample):\n    raise ValueError('no weights')\n")
+    section = {"broken": {"path": f"{tmp_path}/broken.py:broken", "faults": {"retries": 0}}}
+    tree = change(video_config(tmp_path / "run"), "rewards", section)
+    with pytest.raises(UserError, match=r"reward 'broken' failed on .* last failure: no weights"):
+        start(load_config(tree))
+
+
+def test_list_names_pipelines_rewards_and_data_sets_with_their_brackets() -> None:
+    done = CliRunner().invoke(app, ["list"], env={"COLUMNS": "250"})
+    assert done.exit_code == 0, done.output
+    for name in ("sage_grpo", "smoothness", "Of the first [x1, y1, x2, y2]", "brain_mri", "minilm"):
+        assert name in done.output
+
+
 def test_a_broken_prompt_line_is_named_by_its_number(tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text('{"text": "a red three moving left"}\n{"text": oops}\n')
@@ -96,8 +113,8 @@ def test_a_mistake_ends_with_status_2_and_one_line(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
         "config error: train.stepps: unknown key; did you mean 'steps'? (known: alarm, "
-        "keep_checkpoints, optimizer, prompts_per_step, rows, save_every, seed, steps, trackers, "
-        "updates_per_rollout)"
+        "keep_checkpoints, minibatches, optimizer, prompts_per_step, rows, save_every, seed, "
+        "steps, trackers, updates_per_rollout)"
     ]
     assert not (tmp_path / "run").exists()
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mmrl.config import UserError
 from mmrl.evaluate.metrics import bootstrap_ci
-from mmrl.evaluate.paired import Wins, count_wins, holm, sign_flip_p_value
-from mmrl.evaluate.result import Result, Row
-
-Key = tuple[str, int | None, int]
+from mmrl.evaluate.paired import Wins, count_wins, holm, mcnemar_p_value, sign_flip_p_value
+from mmrl.evaluate.pairing import pair_rows
+from mmrl.evaluate.result import Result
+from mmrl.evaluate.row import Row
 
 
 @dataclass(frozen=True)
@@ -20,27 +21,37 @@ class Comparison:
 
     name: str
     n: int
+    units: int
+    """Prompts, or files by themselves, that were resampled."""
     before: float
     after: float
     difference: float
     low: float
+    """NaN, as `high`, below two units: one says nothing of how they differ."""
     high: float
     wins: Wins
     p_value: float
-    """Of no difference, by sign flips of whole prompts, corrected over all metrics (Holm)."""
+    """Of no difference, corrected over all metrics (Holm)."""
+    test: str
+    """McNemar's, exact, for one right or wrong answer a prompt; else signs of prompts flipped."""
+    level: float
 
     @property
     def verdict(self) -> str:
-        """`rose` or `fell` where the interval of the difference leaves out 0."""
-        return "rose" if self.low > 0 else "fell" if self.high < 0 else "no clear change"
+        """`rose` or `fell` where the interval leaves out 0 and p is at most 1 - level."""
+        if not math.isfinite(self.low):
+            return "one prompt: no interval"
+        if self.p_value > 1 - self.level + 1e-12 or self.low <= 0 <= self.high:
+            return "no clear change"
+        return "rose" if self.low > 0 else "fell"
 
 
 def compare(before: Result, after: Result, *, tie: float = 0.0) -> list[Comparison]:
     """Paired differences after - before, with intervals over prompts.
 
-    UserError unless both hold the same samples: prompt, seed and place among its prompt's samples.
+    UserError unless both hold the same samples (`pair_rows`).
     """
-    pairs = _paired(before.rows, after.rows)
+    pairs = pair_rows(before.rows, after.rows)
     names = [name for name in before.names() if name in after.names()]
     if not names:
         raise UserError(
@@ -48,50 +59,33 @@ def compare(before: Result, after: Result, *, tie: float = 0.0) -> list[Comparis
         )
     found = [_compare(name, pairs, before.level, tie) for name in names]
     adjusted = holm([one.p_value for one in found])
-    return [
-        Comparison(**{**vars(one), "p_value": p}) for one, p in zip(found, adjusted, strict=True)
-    ]
+    return [replace(one, p_value=p) for one, p in zip(found, adjusted, strict=True)]
 
 
 def _compare(name: str, pairs: Sequence[tuple[Row, Row]], level: float, tie: float) -> Comparison:
-    old = [row.score(name) for row, _ in pairs]
-    new = [row.score(name) for _, row in pairs]
-    groups = [row.group for row, _ in pairs]
-    gaps = [y - x for x, y in zip(old, new, strict=True)]
-    known = [index for index, gap in enumerate(gaps) if math.isfinite(gap)]
+    known = [(x, y) for x, y in pairs if math.isfinite(y.score(name) - x.score(name))]
     if not known:
         raise UserError(f"{name}: no sample has a score in both evaluations")
+    old, new = [x.score(name) for x, _ in known], [y.score(name) for _, y in known]
+    groups = [x.group for x, _ in known]
+    gaps = [y - x for x, y in zip(old, new, strict=True)]
     mean, low, high = bootstrap_ci(gaps, groups, level=level)
+    binary = not {*old, *new} - {0.0, 1.0} and max(Counter(groups).values()) == 1
+    if binary:
+        p_value = mcnemar_p_value([x == 1 for x in old], [y == 1 for y in new])
+    else:
+        p_value = sign_flip_p_value(gaps, groups)
     return Comparison(
         name,
         len(known),
-        math.fsum(old[i] for i in known) / len(known),
-        math.fsum(new[i] for i in known) / len(known),
+        len(set(groups)),
+        math.fsum(old) / len(old),
+        math.fsum(new) / len(new),
         mean,
         low,
         high,
         count_wins(old, new, tie=tie),
-        sign_flip_p_value(gaps, groups),
+        p_value,
+        "McNemar" if binary else "sign flips",
+        level,
     )
-
-
-def _paired(before: Sequence[Row], after: Sequence[Row]) -> list[tuple[Row, Row]]:
-    old, new = _by_key(before), _by_key(after)
-    if old.keys() != new.keys():
-        lost, extra = len(old.keys() - new.keys()), len(new.keys() - old.keys())
-        raise UserError(
-            f"not the same prompts and seeds: {lost} samples stand only in the first evaluation, "
-            f"{extra} only in the second; evaluate both with the same prompts, count and seed"
-        )
-    return [(old[key], new[key]) for key in old]
-
-
-def _by_key(rows: Sequence[Row]) -> dict[Key, Row]:
-    """Rows by prompt, seed, and a count among rows that are alike in both."""
-    found: dict[Key, Row] = {}
-    counts: dict[tuple[str, int | None], int] = {}
-    for row in rows:
-        place = (row.prompt, row.seed)
-        counts[place] = counts.get(place, 0) + 1
-        found[(*place, counts[place])] = row
-    return found

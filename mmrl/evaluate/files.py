@@ -1,87 +1,68 @@
-"""Finished samples from files: videos, pictures and answers, read a few at a time."""
+"""Score finished samples that lie in files, a few in memory at a time."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from jaxtyping import Float
-from rich.progress import track
-from torch import Tensor
+from rich.progress import Progress
 
 from mmrl.config import Config
-from mmrl.data.prompts import DataError, check_image
-from mmrl.data.video import read_video, video_fps
-from mmrl.evaluate.result import Result, Row
-from mmrl.reward import RewardTable
-from mmrl.types import Prompt, Sample, TextSample, VideoSample
+from mmrl.data.prompts import DataError
+from mmrl.evaluate.result import Result
+from mmrl.evaluate.row import Row, file_hash, pictures_hash, prompt_set
+from mmrl.evaluate.samples import FileSample
+from mmrl.reward import RewardConfig, RewardTable
+from mmrl.types import Sample, VideoSample
 
-VIDEOS = (".mp4", ".webm", ".mov", ".mkv", ".avi", ".gif", ".webp")
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-FIELDS = ("prompt", "video", "text", "answer", "images", "metadata", "seed", "confidence")
-
-
-@dataclass(frozen=True)
-class FileSample:
-    """One sample before it is read."""
-
-    prompt: Prompt
-    media: Path | None
-    text: str | None
-    seed: int | None = None
-    confidence: float | None = None
-
-    def load(self) -> Sample:
-        """Decode it; DataError names a file that cannot be read."""
-        if self.media is None:
-            return TextSample(self.prompt, self.text or "", num_tokens=0)
-        return VideoSample(self.prompt, read_video(self.media), fps=video_fps(self.media))
+BATCH_BYTES = 2**30
+"""Decoded videos after which a batch is scored, however few samples it holds."""
 
 
-def find_samples(paths: Sequence[Path], prompt: str | None = None) -> list[FileSample]:
-    """Samples of JSONL files, of folders that hold one, and of media files.
+@dataclass
+class Judged:
+    """What the rewards said of one sample."""
 
-    A JSONL line has `prompt` and `video` (a video or picture beside the file) or `text` (an
-    answer), and may have answer, images, metadata, seed, confidence. A folder without index.jsonl
-    stands for the media in it. The prompt of a media file is `prompt`, or the text of the `.txt`
-    file beside it.
-    """
-    found = []
-    for path in paths:
-        if path.suffix == ".jsonl" or (path / "index.jsonl").is_file():
-            found += _from_lines(path if path.suffix == ".jsonl" else path / "index.jsonl")
-        elif path.is_dir():
-            inside = [p for p in sorted(path.iterdir()) if p.suffix.lower() in VIDEOS + PICTURES]
-            found += [_from_media(one, prompt) for one in inside]
-        else:
-            found.append(_from_media(path, prompt))
-    if not found:
-        raise DataError(f"{', '.join(map(str, paths))}: no video, picture or index.jsonl there")
-    return found
+    scores: dict[str, float] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    error: str | None = None
+    """Why it could not be read."""
 
 
 def score_files(samples: Sequence[FileSample], rewards: RewardTable, *, rows: int = 4) -> Result:
-    """Every reward on every sample, `rows` decoded at a time.
+    """Every reward on every sample, at most `rows` decoded at a time.
 
-    A file that cannot be decoded has no score and says why in its metadata; the others go on.
+    Where rewards read `num_frames` evenly spread frames, only these are decoded. A file that
+    cannot be decoded and a sample on which a reward fails have no score and say why; the others go
+    on.
     """
-    groups = {text: number for number, text in enumerate(dict.fromkeys(map(_identity, samples)))}
-    found = []
-    for start in track(range(0, len(samples), rows), description="score", transient=True):
-        part = samples[start : start + rows]
-        loaded, errors = _load(part)
-        scores = rewards.score_samples(list(loaded.values()))
-        places = {index: place for place, index in enumerate(loaded)}
-        for index, sample in enumerate(part):
-            group, error = groups[_identity(sample)], errors.get(index)
-            found.append(_row(sample, group, scores, places.get(index), error))
+    judged = [Judged() for _ in samples]
+    rules = frame_rules(rewards)
+    with Progress(transient=True) as progress:
+        task = progress.add_task("score", total=len(samples) * len(rules))
+        for count, names in rules.items():
+            for loaded, errors in _batches(samples, count, rows):
+                _judge(judged, rewards, names, loaded, errors)
+                progress.advance(task, len(loaded) + len(errors))
+                loaded.clear()  # before the next ones are decoded
+    units = list(dict.fromkeys(map(_unit, samples)))
+    numbers = {unit: number for number, unit in enumerate(units)}
+    order = list(rewards.rewards)
+    found = [
+        _row(sample, numbers[_unit(sample)], one, order)
+        for sample, one in zip(samples, judged, strict=True)
+    ]
     digest = hashlib.sha256("".join(row.sha256 or row.text or "" for row in found).encode())
-    return Result({"files": len(found), "sha256": digest.hexdigest()}, describe(rewards), found)
+    subject = {
+        "files": len(found),
+        "sha256": digest.hexdigest(),
+        "prompts_sha256": prompt_set(found),
+        "resampled": _resampled(samples),
+    }
+    return Result(subject, describe(rewards), found)
 
 
 def describe(rewards: RewardTable) -> dict[str, dict[str, Any]]:
@@ -94,92 +75,82 @@ def describe(rewards: RewardTable) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _load(part: Sequence[FileSample]) -> tuple[dict[int, Sample], dict[int, str]]:
-    loaded, errors = {}, {}
-    for index, sample in enumerate(part):
+def frame_rules(rewards: RewardTable) -> dict[int | None, list[str]]:
+    """Names of the rewards by the count of evenly spread frames they read; None: every frame."""
+    found: dict[int | None, list[str]] = {}
+    for name, reward in rewards.rewards.items():
+        spread = isinstance(reward, RewardConfig) and reward.reads_spread_frames
+        count = getattr(reward, "num_frames", None) if spread else None
+        found.setdefault(count, []).append(name)
+    return found
+
+
+def _batches(
+    samples: Sequence[FileSample], count: int | None, rows: int
+) -> Iterator[tuple[dict[int, Sample], dict[int, str]]]:
+    """Samples by their place, and why others could not be read."""
+    loaded: dict[int, Sample] = {}
+    errors: dict[int, str] = {}
+    for index, sample in enumerate(samples):
         try:
-            loaded[index] = sample.load()
+            loaded[index] = sample.load(count)
         except DataError as error:
             errors[index] = str(error)
-    return loaded, errors
+        size = sum(s.video.nbytes for s in loaded.values() if isinstance(s, VideoSample))
+        if len(loaded) + len(errors) == rows or size >= BATCH_BYTES:
+            yield loaded, errors
+            loaded, errors = {}, {}
+    if loaded or errors:
+        yield loaded, errors
 
 
-def _row(
-    sample: FileSample,
-    group: int,
-    scores: Mapping[str, Float[Tensor, " B"]],
-    place: int | None,
-    error: str | None,
-) -> Row:
-    values = {name: math.nan if place is None else v[place].item() for name, v in scores.items()}
+def _judge(
+    judged: Sequence[Judged],
+    rewards: RewardTable,
+    names: Sequence[str],
+    loaded: dict[int, Sample],
+    errors: dict[int, str],
+) -> None:
+    found = rewards.judge(list(loaded.values()), names=names, stops=False) if loaded else {}
+    for name, scored in found.items():
+        told = zip(loaded, scored.values.tolist(), scored.failures(), strict=True)
+        for index, value, failure in told:
+            judged[index].scores[name] = value
+            if failure:
+                judged[index].failures[name] = failure
+    for index, error in errors.items():
+        judged[index].error = error
+        judged[index].scores |= dict.fromkeys(names, math.nan)
+        judged[index].failures |= dict.fromkeys(names, f"unreadable: {error}")
+
+
+def _row(sample: FileSample, group: int, found: Judged, names: Sequence[str]) -> Row:
     media = sample.media
+    values = {name: found.scores[name] for name in names}
     return Row(
         prompt=sample.prompt.text,
         group=group,
         seed=sample.seed,
         scores={name: v if math.isfinite(v) else None for name, v in values.items()},
-        metadata={**sample.prompt.metadata, **({"error": error} if error else {})},
+        metadata={**sample.prompt.metadata, **({"error": found.error} if found.error else {})},
         text=sample.text,
         answer=sample.prompt.answer,
         media=str(media) if media else None,
-        sha256=hashlib.sha256(media.read_bytes()).hexdigest() if media else None,
+        sha256=file_hash(media) if media else None,
         confidence=sample.confidence,
+        pictures=pictures_hash(sample.prompt.images),
+        failures=found.failures,
     )
 
 
-def _identity(sample: FileSample) -> str:
-    return json.dumps([sample.prompt.text, *map(str, sample.prompt.images)])
+def _unit(sample: FileSample) -> tuple[str, ...]:
+    """What is resampled as one: the samples of a prompt, or a file whose prompt all files share."""
+    asked = sample.prompt
+    own = (str(sample.media),) if sample.alone else ()
+    return (asked.text, pictures_hash(asked.images) or "", asked.answer or "", *own)
 
 
-def _from_media(path: Path, prompt: str | None) -> FileSample:
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    if path.suffix.lower() not in VIDEOS + PICTURES:
-        raise DataError(f"{path}: expected a video or a picture ({', '.join(VIDEOS + PICTURES)})")
-    beside = path.with_suffix(".txt")
-    if prompt is None and not beside.is_file():
-        raise DataError(f"{path}: has no prompt; give --prompt TEXT or put it into {beside.name}")
-    text = beside.read_text("utf-8").strip() if prompt is None else prompt
-    if not text:
-        raise DataError(f"{path}: its prompt is empty")
-    return FileSample(Prompt(text), path, None)
-
-
-def _from_lines(file: Path) -> Iterator[FileSample]:
-    if not file.is_file():
-        raise DataError(f"{file}: no such file")
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        if line.strip():
-            yield _from_line(file, f"{file}:{number}", line)
-
-
-def _from_line(file: Path, where: str, line: str) -> FileSample:
-    try:
-        entry: Any = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not valid JSON: {error.msg} at column {error.colno}") from error
-    unknown = sorted(set(entry) - set(FIELDS)) if isinstance(entry, dict) else ["not an object"]
-    if unknown:
-        raise DataError(f"{where}: unknown field '{unknown[0]}' (known: {', '.join(FIELDS)})")
-    prompt, video, text = entry.get("prompt"), entry.get("video"), entry.get("text")
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise DataError(f"{where}: 'prompt' must be a non-empty string, got {prompt!r}")
-    if (video is None) == (text is None):
-        raise DataError(f"{where}: needs either 'video' (a file) or 'text' (an answer)")
-    images = tuple(file.parent / name for name in entry.get("images", ()))
-    for image in images:
-        check_image(image, where)
-    media = file.parent / video if video is not None else None
-    if media is not None and not media.is_file():
-        raise DataError(f"{where}: {media} does not exist")
-    confidence = entry.get("confidence")
-    if confidence is not None and not 0 <= confidence <= 1:
-        raise DataError(f"{where}: 'confidence' must lie in [0, 1], got {confidence}")
-    answer = entry.get("answer")
-    asked = Prompt(
-        prompt,
-        images=images,
-        answer=None if answer is None else str(answer),
-        metadata=entry.get("metadata", {}),
-    )
-    return FileSample(asked, media, text, entry.get("seed"), confidence)
+def _resampled(samples: Sequence[FileSample]) -> str:
+    if not any(sample.alone for sample in samples):
+        return "prompts"
+    return "files" if all(sample.alone for sample in samples) else "prompts and files"

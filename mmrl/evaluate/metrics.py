@@ -34,7 +34,8 @@ def bootstrap_ci(
     """Mean and percentile interval from resampling whole groups (prompts) with replacement.
 
     Samples of one prompt move together, so they stay together; without groups each value is its
-    own. NaN values are left out; with nothing left all three numbers are NaN.
+    own. NaN values are left out; with nothing left all three numbers are NaN. One group alone says
+    nothing of how groups differ: its bounds are NaN.
     """
     array = np.asarray(values, dtype=np.float64)
     labels = np.arange(len(array)) if groups is None else np.asarray(groups)
@@ -47,6 +48,8 @@ def bootstrap_ci(
     sums = np.bincount(labels, weights=array)
     counts = np.bincount(labels).astype(np.float64)
     random, size = np.random.default_rng(seed), len(sums)
+    if size < 2:
+        return float(array.mean()), math.nan, math.nan
     rows = max(1, RESAMPLE_BLOCK // size)
     means = []
     for start in range(0, resamples, rows):

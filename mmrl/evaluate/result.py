@@ -7,58 +7,21 @@ import io
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mmrl.config import UserError
-from mmrl.evaluate.calibration import brier, expected_calibration_error
-from mmrl.evaluate.metrics import bootstrap_ci, pass_at_k
+from mmrl.evaluate.answers import baselines, calibration, pass_at
+from mmrl.evaluate.metrics import bootstrap_ci
+from mmrl.evaluate.row import Metric, Row
 from mmrl.versions import versions as package_versions
 
 FORMAT = 1
 SLICE_KEYS = ("modality", "question_type", "action_type", "kind", "pair")
 """Metadata that results are always split by, where samples have it."""
-CORRECT = ("accuracy", "multiple_choice")
-"""Metrics that say whether an answer is right: a stated confidence is judged against them."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One sample and its scores; None: could not be scored."""
-
-    prompt: str
-    group: int
-    """Samples of one prompt share it, and are resampled together."""
-    seed: int | None
-    scores: Mapping[str, float | None]
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    text: str | None = None
-    answer: str | None = None
-    media: str | None = None
-    sha256: str | None = None
-    confidence: float | None = None
-    """The model's own probability of being right, in [0, 1]."""
-
-    def score(self, name: str) -> float:
-        """One score as a number; NaN: could not be scored."""
-        value = self.scores.get(name)
-        return math.nan if value is None else float(value)
-
-
-@dataclass(frozen=True)
-class Metric:
-    """Mean of one score over one slice, with its interval over prompts."""
-
-    name: str
-    slice: str
-    mean: float
-    low: float
-    high: float
-    n: int
-    missing: int
-    """Samples that could not be scored."""
 
 
 @dataclass(frozen=True)
@@ -86,13 +49,15 @@ class Result:
                 yield f"{key}={value}", [r for r in self.rows if str(r.metadata.get(key)) == value]
 
     def metrics(self) -> list[Metric]:
-        """Every score by slice, pass@k where prompts have several 0/1 scores, and calibration."""
+        """Every score by slice, its baselines, pass@k where prompts have several 0/1 scores, and
+        calibration."""
         found = []
         for where, rows in self.slices():
             for name in self.names():
                 found.append(self._mean(name, where, rows))
-                found += self._pass_at(name, where, rows)
-            found += self._calibration(where, rows)
+                found += baselines(name, where, rows)
+                found += pass_at(name, where, rows, self.level)
+            found += calibration(where, rows)
         return found
 
     def _mean(self, name: str, where: str, rows: Sequence[Row]) -> Metric:
@@ -101,45 +66,18 @@ class Result:
         known = sum(map(math.isfinite, values))
         return Metric(name, where, mean, low, high, known, len(values) - known)
 
-    def _pass_at(self, name: str, where: str, rows: Sequence[Row]) -> list[Metric]:
-        tasks: dict[int, list[float]] = {}
-        for row in rows:
-            score = row.scores.get(name)
-            if score is not None:
-                tasks.setdefault(row.group, []).append(score)
-        if not tasks or {x for task in tasks.values() for x in task} - {0.0, 1.0}:
-            return []
-        smallest = min(map(len, tasks.values()))
-        found = []
-        for k in (k for k in (1, 2, 4, 8, 16, 32, 64) if smallest > 1 and k <= smallest):
-            values = [pass_at_k(len(task), int(sum(task)), k) for task in tasks.values()]
-            estimate = bootstrap_ci(values, level=self.level)
-            found.append(Metric(f"{name}/pass@{k}", where, *estimate, len(values), 0))
-        return found
+    def resampled(self) -> str:
+        """What the intervals come from, in words: samples of one prompt move together."""
+        what = self.subject.get("resampled", "prompts")
+        units = len({row.group for row in self.rows})
+        if units < 2:
+            return f"no interval: there is one {str(what).removesuffix('s')} to resample"
+        return f"{100 * self.level:g} % intervals by resampling {units} {what}"
 
-    def _calibration(self, where: str, rows: Sequence[Row]) -> list[Metric]:
-        stated, right = confidences(rows)
-        if not stated:
-            return []
-        values = {
-            "calibration/ece": expected_calibration_error(stated, right),
-            "calibration/brier": brier(stated, right),
-        }
-        missing = len(rows) - len(stated)
-        return [
-            Metric(name, where, value, math.nan, math.nan, len(stated), missing)
-            for name, value in values.items()
-        ]
-
-
-def confidences(rows: Sequence[Row]) -> tuple[list[float], list[float]]:
-    """Stated confidences and whether the answers were right, of the rows that have both."""
-    pairs = [
-        (row.confidence, next((row.scores[n] for n in CORRECT if n in row.scores), None))
-        for row in rows
-    ]
-    known = [(p, hit) for p, hit in pairs if p is not None and hit is not None]
-    return [p for p, _ in known], [hit for _, hit in known]
+    def failures(self) -> list[tuple[str, str, int]]:
+        """Score, reason and count of what could not be scored, the commonest first."""
+        found = Counter(pair for row in self.rows for pair in row.failures.items())
+        return [(name, reason, count) for (name, reason), count in found.most_common()]
 
 
 def write_result(folder: Path, result: Result) -> None:
@@ -152,7 +90,8 @@ def write_result(folder: Path, result: Result) -> None:
         "scorers": result.scorers,
         "versions": result.versions,
         "level": result.level,
-        "prompts": len({row.group for row in result.rows}),
+        "prompts": len({row.asked for row in result.rows}),
+        "resampled": result.resampled(),
         "samples": len(result.rows),
         "metrics": [_plain(asdict(metric)) for metric in metrics],
     }
@@ -187,7 +126,8 @@ def markdown(result: Result, metrics: Sequence[Metric]) -> str:
     for m in metrics:
         interval = f"[{m.low:.4f}, {m.high:.4f}]" if math.isfinite(m.low) else ""
         lines.append(f"| {m.name} | {m.slice} | {m.mean:.4f} | {interval} | {m.n} | {m.missing} |")
-    lines += ["", f"Subject: {_told(result.subject)}.", ""]
+    lines += ["", f"{_sentence(result.resampled())}.", f"Subject: {_told(result.subject)}.", ""]
+    lines += [f"* no `{name}` for {count}: {why}." for name, why, count in result.failures()]
     lines += [f"* `{name}`: {_told(fields)}." for name, fields in result.scorers.items()]
     lines += ["", f"Versions: {_told(result.versions)}.", ""]
     return "\n".join(lines)
@@ -210,6 +150,10 @@ def _write(path: Path, text: str) -> None:
 def _plain(tree: dict[str, Any]) -> dict[str, Any]:
     """NaN is no JSON: null stands for it."""
     return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in tree.items()}
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _told(fields: Mapping[str, Any]) -> str:

@@ -7,21 +7,22 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from PIL import Image
 from rich.progress import track
 from torch import Tensor, nn
 
+from mmrl.data.images import load_image
 from mmrl.data.prompts import load_prompts
 from mmrl.data.video import encode_webp
 from mmrl.evaluate.files import describe
 from mmrl.evaluate.metrics import bootstrap_ci
-from mmrl.evaluate.result import Result, Row, write_result
+from mmrl.evaluate.result import Result, write_result
+from mmrl.evaluate.row import Row, pictures_hash, prompt_set
 from mmrl.recipe import EvaluateConfig, Recipe
 from mmrl.types import Prompt, Sample, TextSample, VideoSample
 
@@ -38,6 +39,8 @@ class Evaluation:
     """Raw scores by reward name, and `reward`, the trained sum of them."""
     prompts: Sequence[int]
     """Which prompt each sample answers: samples of one prompt are resampled together."""
+    failures: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By reward name: why each sample has no score, empty where it has one."""
 
 
 def spread(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
@@ -65,24 +68,32 @@ def evaluate(recipe: Recipe, config: EvaluateConfig) -> Evaluation:
         ):
             part = rows[start : start + config.rows]
             samples += recipe.policy.sample([row[1] for row in part], [row[2] for row in part])
-        scores = recipe.rewards.score_samples(samples, config.samples_per_prompt)
+        judged = recipe.rewards.judge(samples, config.samples_per_prompt, stops=False)
+        scores = {name: one.values for name, one in judged.items()}
         table = {name: values[:, None] for name, values in scores.items()}
         combined = recipe.combine(table, 0).flatten()
     return Evaluation(
-        samples, [row[2] for row in rows], {**scores, "reward": combined}, [row[0] for row in rows]
+        samples,
+        [row[2] for row in rows],
+        {**scores, "reward": combined},
+        [row[0] for row in rows],
+        {name: one.failures() for name, one in judged.items()},
     )
 
 
 def summarize(found: Evaluation) -> dict[str, dict[str, Any]]:
-    """Mean and bootstrap interval over prompts of every metric, with n and the values."""
+    """Mean and bootstrap interval over prompts of every metric, with n and the values.
+
+    Bounds are None where one prompt alone was scored, or none.
+    """
     summary = {}
     for name, scores in found.scores.items():
         mean, low, high = bootstrap_ci(scores.tolist(), groups=found.prompts, level=LEVEL)
         known = [round(value, 6) if math.isfinite(value) else None for value in scores.tolist()]
         summary[name] = {
             "mean": mean,
-            "low": low,
-            "high": high,
+            "low": low if math.isfinite(low) else None,
+            "high": high if math.isfinite(high) else None,
             "n": sum(value is not None for value in known),
             "values": known,
         }
@@ -126,9 +137,17 @@ def to_result(recipe: Recipe, found: Evaluation, name: str) -> Result:
                 answer=sample.prompt.answer,
                 media=str(sample.prompt.images[0]) if sample.prompt.images else None,
                 confidence=sample.confidence if isinstance(sample, TextSample) else None,
+                pictures=pictures_hash(sample.prompt.images),
+                failures={
+                    metric: told[index] for metric, told in found.failures.items() if told[index]
+                },
             )
         )
-    subject = {"weights": name, "sha256": weights_hash(recipe.policy.module)}
+    subject = {
+        "weights": name,
+        "sha256": weights_hash(recipe.policy.module),
+        "prompts_sha256": prompt_set(rows),
+    }
     return Result(subject, describe(recipe.rewards), rows, level=LEVEL)
 
 
@@ -172,7 +191,6 @@ def _entry(gallery: Path, number: int, when: str, found: Evaluation, index: int)
     entry |= {"kind": "text", when: sample.text, "answer": sample.prompt.answer}
     if sample.prompt.images:
         name = f"{number:03d}.png"
-        with Image.open(sample.prompt.images[0]) as image:
-            image.convert("RGB").save(gallery / name)
+        load_image(sample.prompt.images[0]).save(gallery / name)
         entry["image"] = name
     return entry

@@ -17,13 +17,15 @@ Verdict = Literal["rose", "fell", "no clear change"]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its interval over held-out prompts."""
+    """A mean with its interval over held-out prompts, which one prompt alone has not."""
 
     mean: float
     low: float
     high: float
 
     def __str__(self) -> str:
+        if not math.isfinite(self.low) and math.isfinite(self.mean):
+            return f"{number(self.mean)} (no interval)"
         return f"{number(self.mean)} [{number(self.low)}, {number(self.high)}]"
 
 

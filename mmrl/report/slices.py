@@ -6,9 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from mmrl.evaluate.answers import confidences
 from mmrl.evaluate.calibration import Bin, expected_calibration_error, reliability
 from mmrl.evaluate.generalization import Matrix, matrices
-from mmrl.evaluate.result import Metric, Result, confidences, read_result
+from mmrl.evaluate.result import Result, read_result
+from mmrl.evaluate.row import Metric
 from mmrl.report.changes import number
 from mmrl.report.plots import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Scale, axes, figure
 from mmrl.report.run import RunData

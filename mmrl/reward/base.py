@@ -11,7 +11,7 @@ from jaxtyping import Float
 from pydantic import create_model
 from torch import Tensor
 
-from mmrl.config import Config, parse
+from mmrl.config import Config, UserError, parse
 from mmrl.registry import Registry, load_file
 
 Unit = Literal["sample", "batch", "group"]
@@ -35,6 +35,9 @@ class RewardConfig(Config):
 
     differentiable: ClassVar[bool] = False
     """Whether gradients flow from the score to the pixels."""
+    reads_spread_frames: ClassVar[bool] = False
+    """Whether `num_frames` frames, the centres of equal segments, are all it reads of a video:
+    then no others are decoded when files are scored."""
 
     def __call__(self, samples: Sequence[Any]) -> Any:
         raise NotImplementedError(f"{type(self).__name__} does not score")
@@ -44,7 +47,7 @@ rewards: Registry[Any] = Registry("mmrl.rewards", "reward")
 """Classes of RewardConfig, and functions that `reward_class` turns into one."""
 
 
-class RewardError(RuntimeError):
+class RewardError(UserError):
     """A reward that failed on more samples than its budget allows."""
 
 

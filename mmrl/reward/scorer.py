@@ -29,6 +29,7 @@ from mmrl.reward.faults import MAX_BACKOFF_S, Breaker, Budget, FaultPolicy, Stat
 from mmrl.types import Metrics, Sample
 
 logger = logging.getLogger(__name__)
+INFINITE = "a score was infinite"
 CONCURRENT_CALLS = 16
 """Calls of one async reward that are under way at once."""
 
@@ -39,11 +40,13 @@ class Scored:
 
     values: Float[Tensor, " B"]
     statuses: tuple[Status, ...]
+    reasons: tuple[str, ...]
+    """A failure's own words; empty for "ok" and for most that abstain."""
 
     @classmethod
-    def failed(cls, status: Status, count: int) -> Scored:
+    def failed(cls, status: Status, count: int, reason: str = "") -> Scored:
         """No score for any of `count` samples."""
-        return cls(torch.full((count,), torch.nan), (status,) * count)
+        return cls(torch.full((count,), torch.nan), (status,) * count, (reason,) * count)
 
     @classmethod
     def of(cls, values: Float[Tensor, " B"]) -> Scored:
@@ -52,14 +55,24 @@ class Scored:
             "ok" if value.isfinite() else "abstained" if value.isnan() else "error"
             for value in values
         ]
-        return cls(torch.where(values.isfinite(), values, torch.nan), tuple(names))
+        reasons = tuple(INFINITE if name == "error" else "" for name in names)
+        return cls(torch.where(values.isfinite(), values, torch.nan), tuple(names), reasons)
 
     @classmethod
     def joined(cls, parts: Sequence[Scored]) -> Scored:
         """Several parts in their order."""
         values = [part.values for part in parts]
         joined = torch.cat(values) if values else torch.empty(0)
-        return cls(joined, tuple(status for part in parts for status in part.statuses))
+        return cls(
+            joined,
+            tuple(status for part in parts for status in part.statuses),
+            tuple(reason for part in parts for reason in part.reasons),
+        )
+
+    def failures(self) -> list[str]:
+        """Why each sample has no score, such as "error: bad file"; empty where it has one."""
+        told = zip(self.statuses, self.reasons, strict=True)
+        return ["" if s == "ok" else f"{s}: {reason}" if reason else s for s, reason in told]
 
 
 class Scorer:
@@ -91,17 +104,20 @@ class Scorer:
         self._busy = threading.Lock()
         self._jitter = random.Random(name)
 
-    def start(self, samples: Sequence[Sample], group_size: int = 1) -> Callable[[], Scored]:
+    def start(
+        self, samples: Sequence[Sample], group_size: int = 1, *, stops: bool = True
+    ) -> Callable[[], Scored]:
         """Begin to score; the returned function waits for the end. A sync reward starts there.
 
-        RewardError where the failures of the last batches pass the budget.
+        RewardError where the failures of the last batches pass the budget; with `stops` off they
+        spend none.
         """
         self.retries, self._opened_before = 0, self.breaker.times_opened
         if self.is_async:
             scoring = self._score(samples, group_size)
             future = asyncio.run_coroutine_threadsafe(scoring, background_loop())
-            return lambda: self._finish(future.result())
-        return lambda: self._finish(run_without_loop(self._score(samples, group_size)))
+            return lambda: self._finish(future.result(), stops)
+        return lambda: self._finish(run_without_loop(self._score(samples, group_size)), stops)
 
     def score(self, samples: Sequence[Sample], group_size: int = 1) -> Scored:
         """Scores and statuses of all samples."""
@@ -114,9 +130,10 @@ class Scorer:
         opened = self.breaker.times_opened - self._opened_before
         return {**counted, "retries": float(self.retries), "breaker_open": float(opened)}
 
-    def _finish(self, scored: Scored) -> Scored:
+    def _finish(self, scored: Scored, stops: bool) -> Scored:
         self.statuses = Counter(scored.statuses)
-        self.budget.spend(scored.statuses, self.last_failure)
+        if stops:
+            self.budget.spend(scored.statuses, self.last_failure)
         return scored
 
     async def _score(self, samples: Sequence[Sample], group_size: int) -> Scored:
@@ -144,6 +161,7 @@ class Scorer:
     async def _attempts(self, part: Sequence[Sample]) -> Scored | None:
         """The scores of one call, or the failure of its last attempt; None: try its halves."""
         status: Status = "skipped"
+        reason = "its breaker is open"
         for attempt in range(1 + self.policy.retries):
             if not self.breaker.admit():
                 break
@@ -153,17 +171,17 @@ class Scorer:
             except ConfigError:
                 raise  # no sample failed: the run itself is set up wrongly
             except Exception as error:
-                status = self._note(error, part)
+                status, reason = self._note(error, part), self.last_failure
                 if self.unit == "batch" and len(part) > 1 and _may_be_one_sample(error):
                     return None
             else:
                 self.breaker.succeeded()
                 if "error" in scored.statuses:
-                    self.last_failure = "a score was infinite"
+                    self.last_failure = INFINITE
                 return scored
             if status != "error" and attempt < self.policy.retries:
                 await self._sleep(self._backoff(attempt))
-        return Scored.failed(status, len(part))
+        return Scored.failed(status, len(part), reason)
 
     async def _call(self, part: Sequence[Sample]) -> Any:
         given = part[0] if self.unit == "sample" else part

@@ -46,7 +46,8 @@ def sound_video(video: Shaped[Tensor, "*axes"]) -> Float[Tensor, "F 3 H W"] | No
         raise ValueError(f"expected pixels as floats in [0, 1], got {video.dtype}")
     if video.numel() == 0:
         return None
-    low, high = (bound.item() for bound in video.detach().aminmax())
+    # not aminmax, which copies what is not contiguous, as decoded videos are
+    low, high = video.detach().amin().item(), video.detach().amax().item()
     if not (math.isfinite(low) and math.isfinite(high)):
         return None
     if low < -TOLERANCE or high > 1 + TOLERANCE:

@@ -14,7 +14,7 @@ from torch import Tensor
 from mmrl.config import Config, ConfigError, parse
 from mmrl.reward.base import Reward, RewardConfig, reward_class
 from mmrl.reward.faults import FaultPolicy
-from mmrl.reward.scorer import Scorer
+from mmrl.reward.scorer import Scored, Scorer
 from mmrl.types import Metrics, Rollout, Sample
 
 
@@ -94,12 +94,30 @@ class RewardTable:
     ) -> dict[str, Float[Tensor, " B"]]:
         """Raw scores by reward; a sample that cannot be scored is NaN, never a number.
 
-        Async rewards begin at once and work while the others run.
+        RewardError where a reward fails on more samples than its budget allows.
         """
-        order = sorted(self.scorers, key=lambda name: self.scorers[name].is_async)
-        finish = {name: self.scorers[name].start(samples, group_size) for name in order}
-        found = {name: finish[name]().values for name in order}
-        return {name: found[name] for name in self.rewards}
+        return {name: one.values for name, one in self.judge(samples, group_size).items()}
+
+    def judge(
+        self,
+        samples: Sequence[Sample],
+        group_size: int = 1,
+        *,
+        names: Sequence[str] | None = None,
+        stops: bool = True,
+    ) -> dict[str, Scored]:
+        """Scores by reward with what became of each sample; `names`: of these rewards only.
+
+        Async rewards begin at once and work while the others run. With `stops` off no number of
+        failures ends it, as in evaluations: each sample tells its own.
+        """
+        chosen = [name for name in self.rewards if names is None or name in names]
+        order = sorted(chosen, key=lambda name: self.scorers[name].is_async)
+        finish = {
+            name: self.scorers[name].start(samples, group_size, stops=stops) for name in order
+        }
+        found = {name: finish[name]() for name in order}
+        return {name: found[name] for name in chosen}
 
     def counts(self) -> Metrics:
         """What the last scoring met, as `reward/<name>/<what>`."""

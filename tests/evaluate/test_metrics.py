@@ -127,6 +127,15 @@ def test_unscored_values_are_left_out_and_nothing_at_all_is_nan() -> None:
     assert all(math.isnan(value) for value in bootstrap_ci([math.nan]))
 
 
+def test_one_prompt_says_nothing_of_how_prompts_differ_and_has_no_interval() -> None:
+    for groups in ([7] * 4, None):
+        values = [0.0, 1.0, 1.0, 1.0] if groups else [0.75]
+        mean, low, high = bootstrap_ci(values, groups)
+        assert mean == 0.75 and math.isnan(low) and math.isnan(high)
+    assert bootstrap_ci([0.0, math.nan, 1.0], [1, 2, 1])[0] == 0.5
+    assert math.isnan(bootstrap_ci([0.0, math.nan, 1.0], [1, 2, 1])[1])
+
+
 def test_a_paired_difference_sees_what_two_intervals_hide() -> None:
     before = list(np.random.default_rng(1).normal(size=50))
     after = [value + 0.1 for value in before]

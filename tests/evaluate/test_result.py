@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from mmrl.cli import app
 from mmrl.config import UserError
 from mmrl.evaluate.calibration import expected_calibration_error
 from mmrl.evaluate.compare import compare
@@ -87,6 +90,94 @@ def test_comparing_pairs_by_prompt_and_seed_whatever_their_order() -> None:
     assert (found.wins.wins, found.wins.losses, found.wins.ties) == (8, 4, 4)
     assert found.difference == pytest.approx(0.25) and found.verdict == "no clear change"
     assert compare(result([0.0] * 16), result([1.0] * 16))[0].verdict == "rose"
+
+
+def test_the_word_is_clear_only_where_interval_and_corrected_p_agree() -> None:
+    """Five prompts that all rise leave out 0 at once, but chance does so in 1 of 16 sets."""
+    before = [Row(f"q{i}", i, i, {"a": 0.0, "b": 0.0}) for i in range(5)]
+    after = [Row(f"q{i}", i, i, {"a": 0.5 + 0.1 * i, "b": 0.0}) for i in range(5)]
+    found = {one.name: one for one in compare(Result({}, {}, before), Result({}, {}, after))}
+    assert found["a"].low > 0 and found["a"].p_value > 0.05
+    assert found["a"].verdict == "no clear change"
+    assert (found["a"].test, found["b"].test) == ("sign flips", "McNemar")
+
+
+def test_samples_of_one_prompt_are_no_ground_for_a_verdict() -> None:
+    before = [Row("q", 0, seed, {"a": 0.0}) for seed in range(50)]
+    after = [Row("q", 0, seed, {"a": 1.0}) for seed in range(50)]
+    (found,) = compare(Result({}, {}, before), Result({}, {}, after))
+    assert math.isnan(found.low) and found.p_value == 1.0
+    assert found.verdict == "one prompt: no interval"
+
+
+def test_right_and_wrong_answers_are_tested_exactly() -> None:
+    """Six of six discordant pairs are won: 2 / 2^6."""
+    (found,) = compare(result([0.0] * 6 + [1.0] * 4), result([1.0] * 10))
+    assert found.test == "McNemar" and found.p_value == pytest.approx(2 / 64)
+    assert found.verdict == "rose"
+
+
+def test_a_gate_trips_on_a_clear_fall_alone_and_refuses_to_judge_one_prompt(
+    tmp_path: Path,
+) -> None:
+    noise = [Row(f"q{i}", i, i, {"accuracy": 0.5 - 0.01 * (i < 4)}) for i in range(5)]
+    arms = {
+        "before": result([1.0] * 12).rows,
+        "fallen": result([0.0] * 9 + [1.0] * 3).rows,
+        "noise": noise,
+        "even": [replace(row, scores={"accuracy": 0.5}) for row in noise],
+        "one": [Row("q", 0, seed, {"accuracy": 1.0}) for seed in range(4)],
+    }
+    for name, rows in arms.items():
+        write_result(tmp_path / name, Result({}, {}, rows))
+
+    def gate(before: str, after: str):
+        folders = [str(tmp_path / name) for name in (before, after)]
+        return CliRunner().invoke(app, ["compare", *folders, "--must-not-fall", "accuracy"])
+
+    assert gate("before", "fallen").exit_code == 1
+    assert gate("even", "noise").exit_code == 0
+    refused = gate("one", "one")
+    assert isinstance(refused.exception, UserError) and "one prompt" in str(refused.exception)
+
+
+def test_a_majority_to_beat_stands_beside_accuracy_and_every_answer_counts_alike() -> None:
+    """Always "no" is right on 3 of 4 questions and on half of the answers."""
+    rows = [
+        Row(f"q{i}", i, i, {"accuracy": float(i < 6)}, answer="no" if i < 6 else "yes")
+        for i in range(8)
+    ]
+    found = {m.name: m.mean for m in Result({}, {}, rows).metrics()}
+    assert found["accuracy/majority"] == found["accuracy"] == 0.75
+    assert found["accuracy/balanced"] == 0.5
+    open_answers = [replace(row, answer=str(i)) for i, row in enumerate(rows)]
+    assert {m.name for m in Result({}, {}, open_answers).metrics()} == {"accuracy"}
+
+
+def test_calibration_stands_in_five_numbers() -> None:
+    metrics = result([1.0, 0.0, 1.0, 1.0], confidence=0.9).metrics()
+    found = {m.name: m.mean for m in metrics if m.slice == "all"}
+    assert found["calibration/mce"] == pytest.approx(0.15)
+    assert found["calibration/nll"] == pytest.approx(-(3 * math.log(0.9) + math.log(0.1)) / 4)
+    assert "calibration/adaptive_ece" in found
+
+
+def test_why_scores_are_missing_is_filed_and_counted(tmp_path: Path) -> None:
+    rows = [
+        Row("q", i, i, {"clip": None}, failures={"clip": "error: no such model"}) for i in range(2)
+    ]
+    found = Result({}, {}, [*rows, Row("q", 2, 2, {"clip": 1.0})])
+    write_result(tmp_path, found)
+    assert read_result(tmp_path).failures() == [("clip", "error: no such model", 2)]
+    assert "no `clip` for 2: error: no such model." in (tmp_path / "summary.md").read_text()
+
+
+def test_the_summary_says_what_was_resampled(tmp_path: Path) -> None:
+    assert result([1.0, 0.0]).resampled() == "95 % intervals by resampling 2 prompts"
+    files = replace(result([1.0, 0.0]), subject={"resampled": "files"})
+    assert files.resampled() == "95 % intervals by resampling 2 files"
+    write_result(tmp_path, result([1.0]))
+    assert "No interval: there is one prompt to resample." in (tmp_path / "summary.md").read_text()
 
 
 def test_comparing_other_prompts_is_refused_with_their_count() -> None:

@@ -13,6 +13,7 @@ from mmrl.models.clip import load_clip
 from mmrl.reward import load_reward
 from mmrl.types import Prompt, VideoSample
 from pipelines.tiny.world import COLOURS, DIGITS, DIRECTIONS, Combination, draw
+from rewards.smoothness import jerk
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden/rewards.json").read_text())
 
@@ -52,6 +53,12 @@ def test_smoothness_is_1_for_even_motion_and_falls_with_flicker() -> None:
     assert found[0].item() == pytest.approx(1.0, abs=1e-5)
     assert found[1].item() == pytest.approx(torch.exp(torch.tensor(-4.0)).item())
     assert found[2].isnan()
+
+
+def test_the_jerk_of_a_long_video_is_that_of_its_whole_piece_by_piece() -> None:
+    for frames in (34, 35, 66, 67, 100):
+        video = torch.rand(frames, 3, 4, 4, dtype=torch.float64)
+        assert jerk(video).item() == pytest.approx(video.diff(n=2, dim=0).abs().mean().item())
 
 
 def test_clip_score_is_the_same_from_open_clip_and_transformers() -> None:
