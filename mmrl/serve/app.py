@@ -27,7 +27,7 @@ from mmrl.data.wire import (
 )
 from mmrl.serve.guard import Guard
 from mmrl.serve.metrics import ServeMetrics
-from mmrl.serve.pool import Backend, QueueFullError
+from mmrl.serve.pool import Backend, QueueFullError, RequestTooLargeError
 
 
 class Problem(BaseModel):
@@ -40,7 +40,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "right form, wrong contents: no PNG, a path, ..."},
     401: {"model": Problem, "description": "no valid token"},
     404: {"model": Problem, "description": "no such scorer"},
-    413: {"model": Problem, "description": "the body is too large"},
+    413: {"model": Problem, "description": "the body is too large, or its samples are too many"},
     422: {"model": Problem, "description": "not the form of a request"},
     503: {"model": Problem, "description": "too many samples wait; ask again later"},
 }
@@ -135,6 +135,10 @@ def _add_refusals(app: FastAPI) -> None:
     @app.exception_handler(UnknownScorerError)
     async def unknown_scorer(request: Request, error: UnknownScorerError) -> Response:
         return plain(404, ascii(str(error))[1:-1])
+
+    @app.exception_handler(RequestTooLargeError)
+    async def too_large(request: Request, error: RequestTooLargeError) -> Response:
+        return plain(413, ascii(str(error))[1:-1])
 
     @app.exception_handler(QueueFullError)
     async def full(request: Request, error: QueueFullError) -> Response:

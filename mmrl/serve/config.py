@@ -31,7 +31,7 @@ class ScorerConfig(Config):
     max_wait_ms: float = Field(default=2.0, ge=0)
     """How long a call waits for more samples to join it."""
     max_queue: int = Field(default=1024, ge=1)
-    """Samples that may wait; more are refused with status 503."""
+    """Samples that may wait; more are refused with status 503, and with 413 in one request."""
     timeout_s: float = Field(default=60.0, gt=0)
     """A worker that takes longer for one call is killed and started again."""
     start_timeout_s: float = Field(default=600.0, gt=0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from mmrl.config import ConfigError
 from mmrl.data.wire import VERSION, ScoreResponse, TensorRequest, TensorVideo, pack
 from mmrl.serve.config import ScorerConfig
+from mmrl.serve.jobs import Job, JobQueue
 from mmrl.serve.metrics import ServeMetrics
 from mmrl.serve.process import Worker, WorkerDiedError
 
@@ -23,6 +23,10 @@ class QueueFullError(RuntimeError):
     """More samples wait than the scorer's `max_queue`."""
 
 
+class RequestTooLargeError(ValueError):
+    """More samples in one request than may ever wait: asking again would not help."""
+
+
 class Backend(Protocol):
     """What scores one scorer's requests."""
 
@@ -31,20 +35,6 @@ class Backend(Protocol):
     async def score(
         self, request: TensorRequest, arrays: Mapping[str, np.ndarray]
     ) -> ScoreResponse: ...
-
-
-@dataclass
-class Job:
-    """One request, or as much of it as fits into one call."""
-
-    request: TensorRequest
-    arrays: Mapping[str, np.ndarray]
-    answer: asyncio.Future[dict[str, Any]] = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
-
-    def __len__(self) -> int:
-        return len(self.request.samples)
 
 
 class Pool:
@@ -61,9 +51,8 @@ class Pool:
         self.metrics = metrics
         self.about: Mapping[str, str] = {}
         self.workers = [Worker(name, config) for _ in range(config.workers)]
-        self.jobs: asyncio.Queue[Job] = asyncio.Queue()
+        self.jobs = JobQueue()
         self.waiting = 0
-        self._held: Job | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     async def describe(self) -> Mapping[str, str]:
@@ -92,12 +81,17 @@ class Pool:
     ) -> ScoreResponse:
         """Scores of one request; QueueFullError where too many samples wait already."""
         count = len(request.samples)
+        if count > self.config.max_queue:
+            raise RequestTooLargeError(
+                f"{count} samples in one request; scorer '{self.name}' takes at most "
+                f"{self.config.max_queue} (max_queue)"
+            )
         if self.waiting + count > self.config.max_queue:
             raise QueueFullError(f"{self.waiting} samples wait for scorer '{self.name}'")
         jobs = [Job(part, arrays) for part in self._parts(request)]
         self.waiting += count
         for job in jobs:
-            self.jobs.put_nowait(job)
+            self.jobs.put(job)
         try:
             answers = await asyncio.gather(*(job.answer for job in jobs))
         finally:
@@ -140,38 +134,16 @@ class Pool:
 
     async def _take(self) -> list[Job]:
         """The next job, and those that come within `max_wait_ms` and fit beside it."""
-        held, self._held = self._held, None
-        jobs = [held or await self.jobs.get()]
+        jobs = [await self.jobs.take()]
         if self.about["unit"] == "group":
             return jobs
         deadline = asyncio.get_running_loop().time() + self.config.max_wait_ms / 1000
-        while (count := sum(map(len, jobs))) < self.config.max_batch:
-            job = await self._next_before(deadline)
+        while (room := self.config.max_batch - sum(map(len, jobs))) > 0:
+            job = await self.jobs.take_fitting(room, deadline)
             if job is None:
-                break
-            if count + len(job) > self.config.max_batch:
-                self._hold(job)
                 break
             jobs.append(job)
         return jobs
-
-    def _hold(self, job: Job) -> None:
-        """Keep a job that did not fit: the next call begins with it."""
-        if self._held is None:
-            self._held = job
-        else:
-            self.jobs.put_nowait(job)
-
-    async def _next_before(self, deadline: float) -> Job | None:
-        if not self.jobs.empty():
-            return self.jobs.get_nowait()
-        left = deadline - asyncio.get_running_loop().time()
-        if left <= 0:
-            return None
-        try:
-            return await asyncio.wait_for(self.jobs.get(), left)
-        except TimeoutError:
-            return None
 
     async def _ask(self, worker: Worker, jobs: Sequence[Job]) -> dict[str, Any]:
         count = sum(map(len, jobs))

@@ -31,7 +31,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     names = ("length", "brightness", "elsewhere")
     scorers = {name: {"path": f"{SCORERS}:{name}"} for name in names}
     scorers["smoothness"] = {"reward": "smoothness"}
-    scorers["length"] |= {"timeout_s": 2.0, "max_batch": 8}
+    scorers["length"] |= {"timeout_s": 2.0, "max_batch": 8, "max_queue": 500}
     scorers["brightness"] |= {"fields": {"gain": 2.0}}
     scorers["elsewhere"] |= {"python": str(other_environment(folder / "other"))}
     with running({"port": 0, "max_body_mb": 1, "scorers": scorers}, folder) as found:

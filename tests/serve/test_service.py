@@ -233,6 +233,13 @@ def test_a_body_past_the_limit_is_refused_and_not_kept(service: Service, chunked
     assert post(service, body()).json()["scores"] == [3.0]
 
 
+def test_more_samples_than_may_ever_wait_are_413_and_not_503(service: Service) -> None:
+    sample = png_request("length", [TEXT])["samples"][0]
+    found = post(service, body(samples=[sample] * 501))
+    assert found.status_code == 413 and "at most 500" in found.json()["detail"]
+    assert post(service, body()).json()["scores"] == [3.0]
+
+
 def test_a_fuzzed_request_gets_an_answer_that_the_schema_names(service: Service) -> None:
     """Some hundred right and wrong requests, drawn from the service's own OpenAPI description."""
     schema = schemathesis.openapi.from_url(
