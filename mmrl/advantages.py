@@ -28,7 +28,8 @@ def group_normalized(
 ) -> Float[Tensor, "P G"]:
     """A = (R - mean) / (std + eps) over the group (GRPO, arXiv:2402.03300, section 4.1.2).
 
-    Equal rewards, equal up to rounding, give exactly 0, and so does a group with fewer than two scored samples.
+    Rewards that are equal up to rounding give exactly 0, and so does a group with fewer than two
+    scored samples.
     """
     _, count = _valid(rewards)
     deviation = centered(rewards)

@@ -217,16 +217,19 @@ def build_recipe(
     """The parts that a method chose, the rest as its config says.
 
     Rewards are mixed as `mixing` says unless the method brings a `combine` of its own. Advantages,
-    the method's and GDPO's alike, are cut to +-`max_advantage`.
+    the method's and GDPO's alike, are cut to +-`max_advantage`. ConfigError where a prompt's
+    reference is of no use to a trained reward.
     """
     weights = config.rewards.weights
 
     def bounded(rewards: Float[Tensor, "P G"]) -> Float[Tensor, "P G"]:
         return config.mixing.advantage(rewards, advantage).clamp(-max_advantage, max_advantage)
 
+    prompts = load_prompts(config.prompts)
+    config.rewards.check_references(prompts)
     return Recipe(
         policy=policy,
-        prompts=load_prompts(config.prompts),
+        prompts=prompts,
         group_size=config.group_size,
         rewards=config.rewards,
         combine=combine or (lambda scores, step: config.mixing.combine(scores, weights, step)),

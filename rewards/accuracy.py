@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -22,6 +23,7 @@ class Accuracy(RewardConfig):
     not. A prompt without a reference, or with an empty one, scores NaN.
     """
 
+    reads_reference: ClassVar[bool] = True
     ignore_case: bool = False
 
     def __call__(self, samples: Sequence[TextSample]) -> Float[Tensor, " B"]:

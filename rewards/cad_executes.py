@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -25,6 +26,7 @@ class CadExecutes(RewardConfig):
     R_exec (lambda_geom R_geom + lambda_eval R_eval). A prompt without a reference program is NaN.
     """
 
+    reads_reference: ClassVar[bool] = True
     seconds: float = Field(default=30.0, gt=0)
     """Of one process; a program past it does not execute."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -23,6 +24,7 @@ class CadGeometry(RewardConfig):
     A program that does not execute has 0, a prompt without a reference program NaN.
     """
 
+    reads_reference: ClassVar[bool] = True
     seconds: float = Field(default=30.0, gt=0)
     """Of one process; a program past it does not execute."""
 

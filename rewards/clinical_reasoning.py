@@ -7,7 +7,7 @@ import re
 import string
 import unicodedata
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -38,6 +38,7 @@ class ClinicalReasoning(RewardConfig):
     script term, of weight 0.5, is the share of ASCII characters, which punishes "38.5 °C".
     """
 
+    reads_reference: ClassVar[bool] = True
     accuracy_weight: float = Field(default=10.0, gt=0)
     script_weight: float = Field(default=0.0, ge=0)
     reasoning_tag: str = "think"

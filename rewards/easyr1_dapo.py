@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -40,6 +41,7 @@ class EasyR1Dapo(RewardConfig):
     reference scores NaN, and so does a text whose tokens were not counted.
     """
 
+    reads_reference: ClassVar[bool] = True
     max_length: int = Field(gt=0)
     buffer_length: int = Field(gt=0)
     penalty_factor: float = Field(default=1.0, ge=0)

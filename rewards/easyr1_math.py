@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -31,6 +32,7 @@ class EasyR1Math(RewardConfig):
     `seconds` score NaN. Needs the extra `math`.
     """
 
+    reads_reference: ClassVar[bool] = True
     format_weight: float = Field(default=0.1, ge=0, le=1)
     seconds: float = Field(default=5.0, gt=0)
 

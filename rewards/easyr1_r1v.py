@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -34,6 +34,7 @@ class EasyR1R1v(RewardConfig):
     stay empty; `fixed` reads over lines, and several blocks are wrong.
     """
 
+    reads_reference: ClassVar[bool] = True
     format_weight: float = Field(default=0.5, ge=0, le=1)
     seconds: float = Field(default=5.0, gt=0)
     variant: Literal["fixed", "released"] = "fixed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -25,6 +26,7 @@ class MathAnswer(RewardConfig):
     NaN, and so does a prompt without a reference. Needs the extra `math`.
     """
 
+    reads_reference: ClassVar[bool] = True
     seconds: float = Field(default=5.0, gt=0)
 
     def __call__(self, samples: Sequence[TextSample]) -> Float[Tensor, " B"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -31,6 +31,7 @@ class MultipleChoice(RewardConfig):
     reference has characters, each a substring of it, so an empty answer fits any single letter.
     """
 
+    reads_reference: ClassVar[bool] = True
     lenient: bool = False
     variant: Literal["fixed", "released"] = "fixed"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -51,6 +51,7 @@ class SophiaOutcome(RewardConfig):
     in the think block, as the release does. An unknown type and a reference of no use are errors.
     """
 
+    reads_reference: ClassVar[bool] = True
     answer: Literal["only", "first"] = "only"
 
     def __call__(self, samples: Sequence[TextSample]) -> Float[Tensor, " B"]:

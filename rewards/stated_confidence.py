@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -48,6 +48,7 @@ class StatedConfidence(RewardConfig):
     colon, and a fraction as its integer part.
     """
 
+    reads_reference: ClassVar[bool] = True
     variant: Literal["fixed", "released"] = "fixed"
 
     def __call__(self, samples: Sequence[TextSample]) -> Float[Tensor, " B"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -26,6 +26,7 @@ class StringMatch(RewardConfig):
     best counts. Without an answer block 0; without a reference NaN.
     """
 
+    reads_reference: ClassVar[bool] = True
     rule: Literal["exact", "levenshtein", "anls"] = "exact"
 
     def __call__(self, samples: Sequence[TextSample]) -> Float[Tensor, " B"]:

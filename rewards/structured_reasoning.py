@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -49,6 +49,7 @@ class StructuredReasoning(RewardConfig):
     and 101_2 as 101, and lets a section stand twice.
     """
 
+    reads_reference: ClassVar[bool] = True
     seconds: float = Field(default=5.0, gt=0)
     variant: Literal["fixed", "released"] = "fixed"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from mmrl.config import ConfigError, read_yaml
 from mmrl.recipe import pipelines
 from mmrl.train.loop import load_config, start
 from tests.tiny import shrunk_config
@@ -33,3 +34,11 @@ def test_a_pipeline_runs_a_step_and_saves_what_it_learned(name: str, tmp_path: P
     before, after = (trained_weights(Path(path)) for path in (config.model, done.run / "model"))
     assert before.keys() == after.keys()
     assert learned == any(not before[key].equal(after[key]) for key in before)
+
+
+@pytest.mark.parametrize("advantage", ["centered", "leave_one_out"])
+def test_gdpo_replaces_no_other_advantage_of_grpo(advantage: str) -> None:
+    tree = read_yaml(Path("configs/grpo/tiny.yaml"))
+    tree |= {"mixing": {"kind": "gdpo"}, "advantage": advantage}
+    with pytest.raises(ConfigError, match="advantage: gdpo normalizes by group"):
+        load_config(tree)

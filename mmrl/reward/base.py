@@ -35,6 +35,9 @@ class RewardConfig(Config):
 
     differentiable: ClassVar[bool] = False
     """Whether gradients flow from the score to the pixels."""
+    reads_reference: ClassVar[bool] = False
+    """Whether it judges a written answer by the prompt's reference, so that a prompt without a
+    proper one can be refused before training."""
     reads_spread_frames: ClassVar[bool] = False
     """Whether `num_frames` frames, the centres of equal segments, are all it reads of a video:
     then no others are decoded when files are scored."""

@@ -14,8 +14,9 @@ from torch import Tensor
 from mmrl.config import Config, ConfigError, parse
 from mmrl.reward.base import Reward, RewardConfig, reward_class
 from mmrl.reward.faults import FaultPolicy
+from mmrl.reward.references import check_references
 from mmrl.reward.scorer import Scored, Scorer
-from mmrl.types import Metrics, Rollout, Sample
+from mmrl.types import Metrics, Prompt, Rollout, Sample
 
 
 class RewardTable:
@@ -127,6 +128,11 @@ class RewardTable:
             for name, counted in told.items()
             for what, number in {**counted, "short_group": self.short_groups[name]}.items()
         }
+
+    def check_references(self, prompts: Sequence[Prompt]) -> None:
+        """ConfigError names the first prompt whose samples a trained reward could never score."""
+        trained = [pair for pair in self.rewards.items() if self.weights[pair[0]]]
+        check_references(trained, prompts)
 
     def differentiable(self, samples: Sequence[Sample]) -> Float[Tensor, " B"]:
         """sum weight * score of the trained rewards, with gradients to the pixels."""

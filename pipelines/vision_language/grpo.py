@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mmrl.advantages import centered, group_normalized, leave_one_out
+from mmrl.config import ConfigError
 from mmrl.objectives.grpo import Clip, Grpo
 from mmrl.recipe import Advantage, Recipe, pipelines
 from mmrl.vlm_recipe import VlmPipelineConfig, build_vlm_policy, vlm_recipe
@@ -32,6 +33,16 @@ class VlmGrpo(VlmPipelineConfig):
     """CAD-RL's trust-region stretch (arXiv:2508.10118, eq. 7) is clip_low 0.4, clip_high 0.8."""
     clip_dual: float | None = Field(default=None, gt=1)
     advantage: Literal["group_normalized", "centered", "leave_one_out"] = "group_normalized"
+
+    @model_validator(mode="after")  # pyright: ignore[reportArgumentType]
+    def _gdpo_normalizes(self) -> VlmGrpo:
+        if self.mixing.kind == "gdpo" and self.advantage != "group_normalized":
+            raise ConfigError(
+                f"gdpo normalizes by group, which would replace '{self.advantage}'; use "
+                "group_normalized, or mixing.kind weighted_sum",
+                key="advantage",
+            )
+        return self
 
     def build(self) -> Recipe:
         """The parts of GRPO."""
