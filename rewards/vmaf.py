@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmrl.data.files import resolve
+from mmrl.data.files import named_path
 from mmrl.data.video import read_video
 from mmrl.data.vmaf import MODEL, vmaf
 from mmrl.reward import RewardConfig, rewards
@@ -23,8 +23,9 @@ class Vmaf(RewardConfig):
     """VMAF of Netflix, mean over frames, 0 to 100, by the ffmpeg of the package imageio-ffmpeg.
 
     The reference is the prompt's first video, or the file `metadata["reference"]`
-    (`cache:NAME/file` is one of a fetched data set). Without a reference the score is NaN; one of
-    another size or length is an error. Frames pass through RGB, which moves the score by some
+    (`cache:NAME/file` is one of a fetched data set; a served reward refuses it, and takes the
+    prompt's video, which travels by content). Without a reference the score is NaN; one of another
+    size or length is an error. Frames pass through RGB, which moves the score by some
     hundredths against ffmpeg on the files themselves.
     """
 
@@ -47,4 +48,4 @@ def reference_of(sample: VideoSample) -> Path | None:
     if sample.prompt.videos:
         return sample.prompt.videos[0]
     named = sample.prompt.metadata.get("reference")
-    return None if named is None else resolve(str(named))
+    return None if named is None else named_path(str(named))

@@ -13,6 +13,8 @@ from PIL import Image
 from mmrl.config import UserError
 
 CACHE_PREFIX = "cache:"
+SERVED = "MMRL_SERVED"
+"""The variable that tells a worker of `mmrl serve`: its samples come from others."""
 
 
 class DataError(UserError):
@@ -34,6 +36,16 @@ def resolve(path: str) -> Path:
         name = relative.split("/")[0]
         raise DataError(f"{path}: not on this machine; run `mmrl data fetch {name}` first")
     return found
+
+
+def named_path(path: str) -> Path:
+    """The file that a sample names, as `resolve`; DataError where samples come over the network.
+
+    A client of a reward service must not choose which files of its machine are opened.
+    """
+    if os.environ.get(SERVED):
+        raise DataError(f"{path!r:.80}: a served reward opens no file that a sample names")
+    return resolve(path)
 
 
 def store_picture(content: bytes, folder: Path, where: str) -> Path:

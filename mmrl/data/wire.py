@@ -38,12 +38,14 @@ class Strict(BaseModel):
 
 
 class WirePrompt(Strict):
-    """What was asked. Pictures travel by content."""
+    """What was asked. Pictures and recorded videos travel by content."""
 
     text: str
     answer: str | None = None
     metadata: dict[str, str | int | float] = {}
     images: list[Picture] = []
+    videos: list[Annotated[list[Picture], Field(min_length=1)]] = []
+    """Recorded samples: the frames of each, or in a tensor body its one name."""
 
 
 class WireText(Strict):
@@ -54,6 +56,7 @@ class WireText(Strict):
     text: str
     num_tokens: int = Field(default=0, ge=0)
     finished: bool = True
+    confidence: float | None = Field(default=None, ge=0, le=1)
 
 
 class WireVideo(Strict):
@@ -119,17 +122,23 @@ def to_tensors(request: ScoreRequest) -> tuple[TensorRequest, dict[str, np.ndarr
             keep(read_png(text, f"{where}.prompt.images[{i}]", budget))
             for i, text in enumerate(sample.prompt.images)
         ]
+        tree["prompt"]["videos"] = [
+            [keep(_clip(frames, f"{where}.prompt.videos[{i}]", budget))]
+            for i, frames in enumerate(sample.prompt.videos)
+        ]
         if isinstance(sample, WireVideo):
-            frames = [
-                read_png(text, f"{where}.frames[{i}]", budget)
-                for i, text in enumerate(tree.pop("frames"))
-            ]
-            if len({frame.shape for frame in frames}) > 1:
-                raise WireError(f"{where}.frames: frames differ in size")
-            tree["video"] = keep(np.stack(frames).transpose(0, 3, 1, 2))
+            tree["video"] = keep(_clip(tree.pop("frames"), f"{where}.frames", budget))
         samples.append(tree)
     plain = {"version": VERSION, "scorer": request.scorer, "samples": samples}
     return TensorRequest.model_validate(plain), arrays
+
+
+def _clip(pictures: Sequence[str], where: str, budget: list[int]) -> np.ndarray:
+    """(F, 3, H, W) uint8 of frames as PNG."""
+    frames = [read_png(text, f"{where}[{i}]", budget) for i, text in enumerate(pictures)]
+    if len({frame.shape for frame in frames}) > 1:
+        raise WireError(f"{where}: frames differ in size")
+    return np.stack(frames).transpose(0, 3, 1, 2)
 
 
 def read_png(text: str, where: str, budget: list[int] | None = None) -> np.ndarray:
@@ -185,6 +194,10 @@ def check_tensors(request: TensorRequest, arrays: Arrays) -> None:
         where = f"samples[{index}]"
         for name in sample.prompt.images:
             _check(arrays, name, f"{where}.prompt.images", (None, None, 3), floats=False)
+        for names in sample.prompt.videos:
+            if len(names) != 1:
+                raise WireError(f"{where}.prompt.videos: one name a video, got {len(names)}")
+            _check(arrays, names[0], f"{where}.prompt.videos", (None, 3, None, None), floats=False)
         if isinstance(sample, TensorVideo):
             _check(arrays, sample.video, f"{where}.video", (None, 3, None, None), floats=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 
 from mmrl.data.images import load_image
-from mmrl.data.video import quantize
+from mmrl.data.video import quantize, read_video
 from mmrl.data.wire import VERSION, Arrays, TensorRequest, TensorVideo, WirePrompt, pack, write_png
 from mmrl.types import Prompt, Sample, TextSample, VideoSample
 
@@ -32,7 +33,7 @@ def tensor_request(scorer: str, samples: Sequence[Sample]) -> bytes:
 
 
 def read_samples(request: TensorRequest, arrays: Arrays, folder: Path) -> list[Sample]:
-    """The samples of a request; pictures of prompts are put into `folder` as PNG files."""
+    """The samples of a request; pictures and videos of prompts are put into `folder` as files."""
     found: list[Sample] = []
     written: dict[str, Path] = {}
     for sample in request.samples:
@@ -42,7 +43,8 @@ def read_samples(request: TensorRequest, arrays: Arrays, folder: Path) -> list[S
             video = video.float() / 255 if video.dtype == torch.uint8 else video
             found.append(VideoSample(prompt, video, sample.fps))
         else:
-            found.append(TextSample(prompt, sample.text, sample.num_tokens, sample.finished))
+            told = (sample.text, sample.num_tokens, sample.finished, sample.confidence)
+            found.append(TextSample(prompt, *told))
     return found
 
 
@@ -54,16 +56,28 @@ def _read_prompt(
         if name not in written:
             written[name] = folder / f"{len(written)}.png"
             Image.fromarray(arrays[name]).save(written[name], compress_level=1)
-    paths = tuple(written[name] for name in prompt.images)
-    return Prompt(prompt.text, paths, answer=prompt.answer, metadata=prompt.metadata)
+    clips = [names[0] for names in prompt.videos]
+    for name in clips:
+        if name not in written:
+            written[name] = folder / f"{len(written)}.tiff"
+            first, *rest = (Image.fromarray(frame) for frame in arrays[name].transpose(0, 2, 3, 1))
+            first.save(written[name], save_all=True, append_images=rest)  # keeps equal frames apart
+    return Prompt(
+        prompt.text,
+        tuple(written[name] for name in prompt.images),
+        tuple(written[name] for name in clips),
+        answer=prompt.answer,
+        metadata=prompt.metadata,
+    )
 
 
 def _with_pngs(sample: Sample) -> dict[str, Any]:
     images = [write_png(np.asarray(load_image(path))) for path in sample.prompt.images]
+    videos = [[write_png(frame) for frame in _recorded(path)] for path in sample.prompt.videos]
     if isinstance(sample, VideoSample):
         frames = [write_png(frame) for frame in quantize(sample.video.cpu()).numpy()]
-        return {**_plain(sample, images), "frames": frames}
-    return _plain(sample, images)
+        return {**_plain(sample, images, videos), "frames": frames}
+    return _plain(sample, images, videos)
 
 
 def _with_names(sample: Sample, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -72,13 +86,21 @@ def _with_names(sample: Sample, arrays: dict[str, np.ndarray]) -> dict[str, Any]
         return str(len(arrays) - 1)
 
     images = [keep(np.asarray(load_image(path))) for path in sample.prompt.images]
+    clips = [_recorded(path).transpose(0, 3, 1, 2) for path in sample.prompt.videos]
+    videos = [[keep(clip)] for clip in clips]
     if isinstance(sample, VideoSample):
         video = keep(sample.video.float().cpu().numpy())
-        return {**_plain(sample, images), "video": video}
-    return _plain(sample, images)
+        return {**_plain(sample, images, videos), "video": video}
+    return _plain(sample, images, videos)
 
 
-def _plain(sample: Sample, images: list[str]) -> dict[str, Any]:
+@lru_cache(maxsize=16)
+def _recorded(path: Path) -> np.ndarray:
+    """(F, H, W, 3) uint8 of a prompt's video; a group asks for the same one many times."""
+    return quantize(read_video(path)).numpy()
+
+
+def _plain(sample: Sample, images: list[str], videos: list[list[str]]) -> dict[str, Any]:
     """All of a sample but its frames."""
     asked = sample.prompt
     prompt = {
@@ -86,6 +108,7 @@ def _plain(sample: Sample, images: list[str]) -> dict[str, Any]:
         "answer": asked.answer,
         "metadata": dict(asked.metadata),
         "images": images,
+        **({"videos": videos} if videos else {}),
     }
     if isinstance(sample, VideoSample):
         return {"kind": "video", "prompt": prompt, "fps": float(sample.fps)}
@@ -95,4 +118,5 @@ def _plain(sample: Sample, images: list[str]) -> dict[str, Any]:
         "text": sample.text,
         "num_tokens": sample.num_tokens,
         "finished": sample.finished,
+        **({} if sample.confidence is None else {"confidence": sample.confidence}),
     }

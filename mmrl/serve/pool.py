@@ -181,11 +181,13 @@ def joined(name: str, jobs: Sequence[Job]) -> tuple[dict[str, Any], dict[str, np
         known: dict[str, str] = {}
         for sample in job.request.samples:
             tree = sample.model_dump()
-            for key in [*sample.prompt.images, *_videos(sample)]:
+            recorded = [names[0] for names in sample.prompt.videos]
+            for key in [*sample.prompt.images, *recorded, *_videos(sample)]:
                 if key not in known:
                     known[key] = str(len(arrays))
                     arrays[known[key]] = job.arrays[key]
             tree["prompt"]["images"] = [known[key] for key in sample.prompt.images]
+            tree["prompt"]["videos"] = [[known[key]] for key in recorded]
             if isinstance(sample, TensorVideo):
                 tree["video"] = known[sample.video]
             samples.append(tree)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mmrl.config import ConfigError
+from mmrl.data.files import SERVED
 from mmrl.data.wire import TensorRequest, unpack
 from mmrl.data.wire_samples import read_samples
 from mmrl.reward import FaultPolicy, Scorer, reward_class
@@ -31,6 +32,7 @@ PATIENT = FaultPolicy(retries=0, breaker_after=10**9, budget=1.0, silent_batches
 def main() -> None:
     """Build the reward that the first message names, then score until stdin ends."""
     stdin, stdout = sys.stdin.buffer, _own_stdout()
+    os.environ[SERVED] = "1"
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     first = read_message(stdin)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
+from mmrl.data.video import read_video, write_mp4
 from mmrl.data.wire import (
     ScoreRequest,
     TensorRequest,
     WireError,
+    check_tensors,
     pack,
     read_png,
     to_tensors,
@@ -37,7 +40,9 @@ def through_tensors(samples: list[Sample], folder: Path) -> list[Sample]:
 
 def test_an_answer_arrives_as_it_was(tmp_path: Path) -> None:
     prompt = Prompt('"é" \u4e2d\n{}%', answer="A", metadata={"a": 1, "b": 0.1, "c": "x"})
-    sample = TextSample(prompt, "<think>\u0000</think>", num_tokens=7, finished=False)
+    sample = TextSample(
+        prompt, "<think>\u0000</think>", num_tokens=7, finished=False, confidence=0.25
+    )
     assert through_png([sample], tmp_path) == [sample]
     assert through_tensors([sample], tmp_path) == [sample]
 
@@ -67,6 +72,31 @@ def test_a_picture_of_the_prompt_arrives_as_a_file_with_the_same_pixels(tmp_path
         (found,) = through([TextSample(Prompt("q", images=(path,)), "x")], tmp_path / "here")
         with Image.open(found.prompt.images[0]) as there, Image.open(path) as here:
             assert there.tobytes() == here.tobytes()
+
+
+def test_a_recorded_video_of_the_prompt_arrives_frame_by_frame(tmp_path: Path) -> None:
+    """Two equal frames stay two; a name of the client never becomes a path."""
+    still = torch.randint(0, 256, (1, 3, 6, 8)).float() / 255
+    video = torch.cat([still, still, torch.randint(0, 256, (2, 3, 6, 8)).float() / 255])
+    path = tmp_path / "preferred.mp4"
+    write_mp4(path, video, fps=8)
+    recorded = read_video(path)
+    assert len(recorded) == 4
+    (tmp_path / "here").mkdir()
+    asked = Prompt("q", videos=(path, path))
+    for through in (through_png, through_tensors):
+        (found,) = through([VideoSample(asked, video)], tmp_path / "here")
+        assert len(found.prompt.videos) == 2
+        assert all(read_video(one).equal(recorded) for one in found.prompt.videos)
+        assert all(one.parent == tmp_path / "here" for one in found.prompt.videos)
+
+
+def test_a_prompts_video_in_a_tensor_body_is_one_tensor_that_is_there() -> None:
+    header = json.loads(json.dumps(png_request("any", [TextSample(Prompt("q"), "x")])))
+    for names, reason in (([["a", "b"]], "one name a video, got 2"), ([["a"]], "no tensor named")):
+        header["samples"][0]["prompt"]["videos"] = names
+        with pytest.raises(WireError, match=reason):
+            check_tensors(TensorRequest.model_validate(header), {})
 
 
 def base64_png(image: Image.Image, **fields: Any) -> str:

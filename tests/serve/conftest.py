@@ -30,7 +30,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("service")
     names = ("length", "brightness", "elsewhere")
     scorers = {name: {"path": f"{SCORERS}:{name}"} for name in names}
-    scorers["smoothness"] = {"reward": "smoothness"}
+    scorers |= {name: {"reward": name} for name in ("smoothness", "vmaf")}
     scorers["length"] |= {"timeout_s": 2.0, "max_batch": 8, "max_queue": 500}
     scorers["brightness"] |= {"fields": {"gain": 2.0}}
     scorers["elsewhere"] |= {"python": str(other_environment(folder / "other"))}

@@ -1,4 +1,4 @@
-"""The queue before the workers of a scorer: nobody is idle while a job waits, none waits for ever."""
+"""The queue before the workers of a scorer: nobody is idle beside a job, none waits for ever."""
 
 from __future__ import annotations
 

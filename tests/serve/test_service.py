@@ -22,6 +22,7 @@ from schemathesis import GenerationMode
 from schemathesis.config import SchemathesisConfig
 
 from benchmarks.serving import TOKEN, Service
+from mmrl.data.video import encode_webp, read_video
 from mmrl.data.wire import pack
 from mmrl.data.wire_samples import png_request
 from mmrl.reward import FaultPolicy, Scorer, load_reward
@@ -81,6 +82,25 @@ def test_a_broken_video_has_no_score_there_as_it_has_none_here(
     there = scorer(service, "smoothness", encoding=encoding, unit=unit).score(videos, 3)
     assert here.statuses == there.statuses == ("ok", "abstained", "abstained")
     torch.testing.assert_close(here.values, there.values, equal_nan=True)
+
+
+@pytest.mark.parametrize("encoding", ["png", "float32"])
+def test_a_served_vmaf_takes_the_prompts_video_and_opens_no_file_that_a_client_names(
+    service: Service, encoding: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "reference.webp"
+    path.write_bytes(encode_webp(torch.rand(3, 3, 64, 64), fps=8))
+    reference = read_video(path)
+    given = VideoSample(Prompt("q", videos=(path,)), (reference + 0.1).clamp(0, 1))
+    eight_bit = VideoSample(given.prompt, (given.video * 255).round() / 255)
+    there = scorer(service, "vmaf", encoding=encoding)
+    assert there.score([eight_bit]).values.item() == pytest.approx(
+        load_reward("vmaf")([eight_bit]).item(), abs=1e-4
+    )
+    for name in (str(path), "cache:../../etc/passwd"):
+        named = VideoSample(Prompt("q", metadata={"reference": name}), reference)
+        found = there.score([named])
+        assert found.statuses == ("error",) and "opens no file" in found.reasons[0]
 
 
 def test_a_sample_in_trouble_costs_no_other_its_score(service: Service) -> None:
