@@ -1,9 +1,10 @@
-"""Reward against samples of eight methods: `python benchmarks/video_methods.py FOLDER [--steps N]`.
+"""Reward against samples of eight methods: `python -m benchmarks.video_methods FOLDER`.
 
 Every method aligns assets/tiny-wan with the same rewards, prompts, videos a step, optimizer steps
 and learning rate, three seeds each; held-out prompts are scored before and after. Writes
-FOLDER/results.json and prints the table of docs/performance.md; `mmrl report FOLDER` draws the
-curves. Runs that are there already are kept, so a stopped benchmark goes on.
+FOLDER/results.json and the curves, and prints the table of docs/performance.md; `mmrl report
+FOLDER` makes a page of all runs. Runs that are there already are kept, so a stopped benchmark goes
+on.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import mean
+from statistics import mean, pstdev
+
+from benchmarks.figures import save_lines
+from mmrl.report.plots import Series
 
 SAGE = ["sampling.trained_steps=random", "sampling.trained_count=4"]
 METHODS = {
@@ -37,6 +41,20 @@ METHODS = {
     "nft": ("diffusion_nft", ["train.updates_per_rollout=2"]),
 }
 METRICS = ("reward", "pick_score", "smoothness")
+SAMPLES = 64
+"""Videos of one step."""
+FIGURES = {
+    "video_methods_steps": (
+        "sage_fixed",
+        "sage_released",
+        "flow_grpo",
+        "dance_grpo",
+        "cps",
+        "bridge",
+    ),
+    "video_methods_objectives": ("flow_grpo", "prdp", "nft"),
+}
+"""Six ways to take a stochastic step with a clipped policy gradient; three objectives."""
 
 
 def main() -> None:
@@ -53,6 +71,21 @@ def main() -> None:
     results = {name: collect(arguments.folder, name, arguments.seeds) for name in METHODS}
     (arguments.folder / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
     print_table(results)
+    for figure, names in FIGURES.items():
+        series = [curve(arguments.folder, name, arguments.seeds) for name in names]
+        path = arguments.folder / f"{figure}.svg"
+        save_lines(path, "reward of the videos trained on, mean of the seeds", series, "videos")
+
+
+def curve(folder: Path, name: str, seeds: int) -> Series:
+    """Mean and standard deviation over seeds of a step's reward, by videos sampled before it."""
+    rewards = []
+    for seed in range(seeds):
+        rows = (folder / f"{name}-{seed}" / "metrics.jsonl").read_text("utf-8").splitlines()
+        rewards.append([json.loads(row)["reward/mean"] for row in rows])
+    steps = list(zip(*rewards, strict=True))
+    places = [SAMPLES * step for step in range(len(steps))]
+    return Series(name, places, [mean(step) for step in steps], [pstdev(step) for step in steps])
 
 
 def run(folder: Path, steps: int, name: str, seed: int) -> None:
