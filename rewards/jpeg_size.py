@@ -32,8 +32,14 @@ class JpegSize(RewardConfig):
 
     @judges_videos
     def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:
-        sizes = torch.tensor([kilobytes(sample.video) for sample in samples])
-        return sizes if self.want == "incompressible" else -sizes / COMPRESSIBLE
+        return wanted(torch.tensor([kilobytes(sample.video) for sample in samples]), self.want)
+
+
+def wanted(
+    sizes: Float[Tensor, " B"], want: Literal["incompressible", "compressible"]
+) -> Float[Tensor, " B"]:
+    """kB as they are, or -kB / 500."""
+    return sizes if want == "incompressible" else -sizes / COMPRESSIBLE
 
 
 def kilobytes(video: Float[Tensor, "F 3 H W"]) -> float:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels; rows grow downward."""
@@ -34,6 +35,50 @@ class Clause:
     relation: Relation | None = None
     other: int | None = None
     """Which earlier clause the relation is to."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a prompt asks for: every clause of `include`, and none of `exclude` reached."""
+
+    include: tuple[Clause, ...]
+    exclude: tuple[Clause, ...] = ()
+    """Classes with the count that is one too many."""
+    tag: str = ""
+    """GenEval's task: single_object, two_object, counting, colors, position, color_attr."""
+
+
+def read_wanted(entry: Any) -> Wanted:
+    """Clauses as a list of their fields, or GenEval's own metadata: include, exclude, tag.
+
+    ValueError names a clause that is none, or whose relation is to no earlier clause.
+    """
+    tree = entry if isinstance(entry, Mapping) else {"include": entry}
+    found = [_clauses(tree.get(name) or ()) for name in ("include", "exclude")]
+    return Wanted(*found, tag=str(tree.get("tag", "")))
+
+
+def _clauses(entries: Any) -> tuple[Clause, ...]:
+    if not isinstance(entries, Sequence) or isinstance(entries, str):
+        raise ValueError(f"GenEval's clauses are a list, got {entries!r:.80}")
+    return tuple(_clause(index, entry) for index, entry in enumerate(entries))
+
+
+def _clause(index: int, entry: Any) -> Clause:
+    """GenEval writes `class` for the label, and `position` for the relation and its target."""
+    fields = dict(entry) if isinstance(entry, Mapping) else {}
+    label = fields.pop("label", None) or fields.pop("class", None)
+    relation, other = fields.pop("position", None) or (
+        fields.pop("relation", None),
+        fields.pop("other", None),
+    )
+    count, color = fields.pop("count", 1), fields.pop("color", None)
+    if not isinstance(label, str) or not isinstance(count, int) or count < 1 or fields:
+        raise ValueError(f"no clause of GenEval: {entry!r:.120}")
+    target = relation is None or (isinstance(other, int) and 0 <= other < index)
+    if not target or relation not in (None, *get_args(Relation)):
+        raise ValueError(f"a relation is one of four to an earlier clause: {entry!r:.120}")
+    return Clause(label, count, color, relation, other)
 
 
 def relations(box: Box, other: Box, *, shrink: float = SHRINK) -> set[Relation]:
@@ -74,9 +119,20 @@ def soft_count(required: int, found: int) -> float:
     return 1 - abs(required - found) / required
 
 
-def correct(clauses: Sequence[Clause], detections: Sequence[Detection], *, strict: bool) -> bool:
-    """Whether every clause holds: at least its count, or with `strict` exactly."""
-    return all(score == 1.0 for score in clause_scores(clauses, detections, strict=strict))
+def correct(
+    clauses: Sequence[Clause],
+    detections: Sequence[Detection],
+    *,
+    strict: bool,
+    exclude: Sequence[Clause] = (),
+) -> bool:
+    """Whether every clause holds, at least its count or with `strict` exactly, and no class of
+    `exclude` is there as often as its count."""
+    counts = Counter(detection.label for detection in detections)
+    scores = clause_scores(clauses, detections, strict=strict)
+    return all(score == 1.0 for score in scores) and not any(
+        counts[clause.label] >= clause.count for clause in exclude
+    )
 
 
 def clause_scores(

@@ -11,11 +11,22 @@ import torch
 from torch.nn.functional import pad
 
 from mmrl.config import ConfigError
-from mmrl.data.geneval import Clause, Detection, clause_scores, correct, iou, relations, soft_count
+from mmrl.data.geneval import (
+    Clause,
+    Detection,
+    Wanted,
+    clause_scores,
+    correct,
+    iou,
+    read_wanted,
+    relations,
+    soft_count,
+)
 from mmrl.evaluate.vbench import QUALITY, normalized, quality_score, total_score
 from mmrl.models.clip import load_clip
 from mmrl.reward import load_reward
 from mmrl.types import Prompt, VideoSample
+from rewards.jpeg_size import wanted
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden/rewards.json").read_text())
 CLIP = "assets/tiny-clip"
@@ -54,9 +65,16 @@ def test_a_jpeg_grows_with_detail_and_compressibility_is_its_negative() -> None:
     assert sizes[0] < sizes[1] < sizes[2] and sizes[3].isnan()
     plain = load_reward("jpeg_size", want="compressible")(videos)
     assert torch.allclose(plain[:3], -sizes[:3] / 500)
-    for case in cases("jpeg_reward"):
-        size = case["in"]["size_kB_1000"]
-        assert case["out"]["compressibility"] == pytest.approx(-size / 500)
+
+
+@pytest.mark.parametrize("case", cases("jpeg_reward"), ids=lambda c: c["id"])
+def test_a_jpeg_s_size_becomes_the_reference_s_two_rewards(case: dict) -> None:
+    sizes = torch.tensor([case["in"]["size_kB_1000"]], dtype=torch.float64)
+    for want, name in (
+        ("incompressible", "incompressibility"),
+        ("compressible", "compressibility"),
+    ):
+        assert wanted(sizes, want).item() == pytest.approx(case["out"][name], rel=1e-12)
 
 
 def test_hps_pads_to_a_square_and_has_no_logit_scale() -> None:
@@ -141,3 +159,71 @@ def test_geneval_judges_colour_and_place_with_a_detector_of_one_s_own(tmp_path: 
     assert found[:2].tolist() == [1.0, 0.5] and found[2].isnan()
     with pytest.raises(ConfigError, match=r"expected file\.py:name"):
         load_reward("geneval", detector=f"{file}:nothing")([sample(video, geneval=clauses)])
+
+
+OFFICIAL = {
+    "tag": "counting",
+    "include": [{"class": "cup", "count": 2}],
+    "exclude": [{"class": "cup", "count": 3}],
+    "prompt": "a photo of two cups",
+}
+
+
+def found(*scores: float, label: str = "cup") -> list[Detection]:
+    return [Detection(label, (0, 0, 1, 1), score) for score in scores]
+
+
+def test_geneval_s_own_metadata_are_read_with_what_they_exclude() -> None:
+    wanted = read_wanted(OFFICIAL)
+    assert wanted == Wanted((Clause("cup", 2),), (Clause("cup", 3),), "counting")
+    position = {"include": [{"class": "cup"}, {"class": "cat", "position": ["left of", 0]}]}
+    assert read_wanted(position).include[1] == Clause("cat", 1, None, "left of", 0)
+    assert read_wanted([{"label": "cup", "count": 2}]) == Wanted((Clause("cup", 2),))
+    for count, expected in ((1, False), (2, True), (3, False)):
+        cups = found(*[0.95] * count)
+        for strict in (True, False):
+            got = correct(wanted.include, cups, strict=strict, exclude=wanted.exclude)
+            assert got == expected
+    assert correct(wanted.include, found(*[0.95] * 3), strict=False)
+
+
+@pytest.mark.parametrize(
+    "clauses",
+    [
+        "cup",
+        ["cup"],
+        [{"count": 2}],
+        [{"class": "cup", "count": 0}],
+        [{"class": "cup", "size": "big"}],
+        [{"class": "cup", "position": ["left of", 0]}],
+        [{"class": "cup"}, {"class": "cat", "position": ["beside", 0]}],
+    ],
+)
+def test_what_is_no_clause_is_refused(clauses: object) -> None:
+    with pytest.raises(ValueError, match="clause"):
+        read_wanted({"include": clauses})
+
+
+@pytest.mark.parametrize(
+    ("scores", "official", "strict", "soft"),
+    [
+        ((0.95, 0.95), 1.0, 1.0, 1.0),
+        ((0.95, 0.95, 0.95), 0.0, 0.0, 0.5),
+        ((0.95, 0.95, 0.5), 1.0, 0.0, 0.5),
+        ((0.95, 0.5), 0.0, 1.0, 1.0),
+    ],
+)
+def test_geneval_s_rules_on_its_own_counting_prompt(
+    tmp_path: Path, scores: tuple[float, ...], official: float, strict: float, soft: float
+) -> None:
+    """Three sure cups are no two; an unsure third one is not counted by the official rule."""
+    file = tmp_path / "cups.py"
+    file.write_text(
+        "from mmrl.data.geneval import Detection\n"
+        f"def find(picture):\n    return [Detection('cup', (0, 0, 1, 1), s) for s in {scores}]\n"
+    )
+    asked = sample(torch.rand(1, 3, 8, 8), geneval=json.dumps(OFFICIAL))
+    expected = {"official": official, "strict": strict, "soft": soft}
+    for rule, value in expected.items():
+        reward = load_reward("geneval", detector=f"{file}:find", rule=rule)
+        assert reward([asked]).item() == value
