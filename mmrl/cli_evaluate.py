@@ -92,8 +92,13 @@ def compare(
     from mmrl.evaluate.compare import compare as compare_results
     from mmrl.evaluate.result import read_result
 
-    found = compare_results(read_result(before), read_result(after), tie=tie)
+    arms = read_result(before), read_result(after)
+    found = compare_results(*arms, tie=tie)
     print_comparison(found)
+    compared = {one.name for one in found}
+    for name in dict.fromkeys(name for arm in arms for name in arm.names()):
+        if name not in compared:
+            typer.echo(f"not compared: {name} has no sample with a score in both")
     guarded = [name for name in (must_not_fall or "").split(",") if name]
     unknown = set(guarded) - {one.name for one in found}
     if unknown:

@@ -49,23 +49,29 @@ class Comparison:
 def compare(before: Result, after: Result, *, tie: float = 0.0) -> list[Comparison]:
     """Paired differences after - before, with intervals over prompts.
 
-    UserError unless both hold the same samples (`pair_rows`).
+    UserError unless both hold the same samples (`pair_rows`) and have a metric in common. One
+    without a score in both for any sample is left out.
     """
     pairs = pair_rows(before.rows, after.rows)
-    names = [name for name in before.names() if name in after.names()]
+    shared = [name for name in before.names() if name in after.names()]
+    names = [name for name in shared if any(math.isfinite(_gap(name, *pair)) for pair in pairs)]
     if not names:
         raise UserError(
-            f"no metric in common: {', '.join(before.names())} and {', '.join(after.names())}"
+            f"no metric with a score in both: {', '.join(before.names())} and "
+            f"{', '.join(after.names())}"
         )
     found = [_compare(name, pairs, before.level, tie) for name in names]
     adjusted = holm([one.p_value for one in found])
     return [replace(one, p_value=p) for one, p in zip(found, adjusted, strict=True)]
 
 
+def _gap(name: str, before: Row, after: Row) -> float:
+    """NaN where one of the two has no score."""
+    return after.score(name) - before.score(name)
+
+
 def _compare(name: str, pairs: Sequence[tuple[Row, Row]], level: float, tie: float) -> Comparison:
-    known = [(x, y) for x, y in pairs if math.isfinite(y.score(name) - x.score(name))]
-    if not known:
-        raise UserError(f"{name}: no sample has a score in both evaluations")
+    known = [pair for pair in pairs if math.isfinite(_gap(name, *pair))]
     old, new = [x.score(name) for x, _ in known], [y.score(name) for _, y in known]
     groups = [x.group for x, _ in known]
     gaps = [y - x for x, y in zip(old, new, strict=True)]

@@ -110,6 +110,14 @@ def test_samples_of_one_prompt_are_no_ground_for_a_verdict() -> None:
     assert found.verdict == "one prompt: no interval"
 
 
+def test_a_metric_without_scores_costs_the_others_nothing_and_alone_is_an_error() -> None:
+    rows = [Row(f"q{i}", i, i, {"a": 1.0, "b": None}) for i in range(4)]
+    assert [one.name for one in compare(Result({}, {}, rows), Result({}, {}, rows))] == ["a"]
+    blank = Result({}, {}, [replace(row, scores={"b": None}) for row in rows])
+    with pytest.raises(UserError, match="no metric with a score in both"):
+        compare(blank, blank)
+
+
 def test_right_and_wrong_answers_are_tested_exactly() -> None:
     """Six of six discordant pairs are won: 2 / 2^6."""
     (found,) = compare(result([0.0] * 6 + [1.0] * 4), result([1.0] * 10))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import re
 import subprocess
 import sys
@@ -78,6 +79,13 @@ def test_the_table_holds_the_numbers_of_the_evaluation(page: str, demo_folder: P
         gain = sum(new - old for old, new in pairs) / 64
         assert f">{'+' if gain > 0 else ''}{number(gain)} [" in row[0]
         assert '<td class="number">64</td>' in row[0]
+
+
+def test_a_mean_without_an_interval_says_so():
+    assert str(Estimate(0.5, math.nan, math.nan)) == "0.500 (no interval)"
+    assert str(Estimate(0.5, 0.25, 0.75)) == "0.500 [0.250, 0.750]"
+    alone = Estimate(1.0, math.nan, math.nan)
+    assert Change("a", False, 4, alone, alone, alone).verdict == "no clear change"
 
 
 def test_a_broken_video_of_a_gallery_says_so_and_is_not_shown_as_black(tmp_path: Path):
