@@ -35,7 +35,7 @@ from mmrl.types import Prompt
 
 NEW_TOKENS = 64
 GROUPS = (4, 8, 16)
-SIDES = {256: 448, 576: 672, 1024: 896}
+SIDES = {256: 448, 1024: 896}
 """Pixels of the square picture by its image tokens."""
 WAYS = ("mmrl", "trl")
 
@@ -157,16 +157,16 @@ def print_table(results: dict[str, dict[str, float]]) -> None:
 
 
 def save_figure(results: dict[str, dict[str, float]], path: Path) -> None:
-    """Seconds of a step against all image tokens of the group, a line for every G and way."""
+    """Seconds of a step against G, a line for every picture size and way."""
     series = [
         Series(
-            f"{way}, G = {group}",
-            list(SIDES),
-            [results[f"{way} {group} {tokens}"]["seconds"] for tokens in SIDES],
+            f"{way}, {tokens} image tokens",
+            list(GROUPS),
+            [results[f"{way} {group} {tokens}"]["seconds"] for group in GROUPS],
         )
-        for group, way in product(GROUPS, WAYS)
+        for tokens, way in product(SIDES, WAYS)
     ]
-    save_lines(path, "CPU seconds of a step", series, "image tokens of the picture")
+    save_lines(path, "CPU seconds of a step", series, "answers to a prompt")
 
 
 if __name__ == "__main__":
