@@ -39,7 +39,7 @@ class FaultPolicy(Config):
     """Largest share of failed samples over the last `budget_steps` batches; more stops the run."""
     budget_steps: int = Field(default=10, ge=1)
     silent_batches: int = Field(default=3, ge=1)
-    """Batches in a row without one score after which a trained reward stops the run."""
+    """Batches in a row of nothing but abstentions after which a trained reward stops the run."""
 
 
 def status_of(error: Exception) -> Status:
@@ -106,7 +106,7 @@ class Budget:
     share: float
     batches: int
     silent_batches: int | None = None
-    """Batches in a row without a score that are one too many; None: any number may be."""
+    """Batches of nothing but abstentions that are one too many; None: any number may be."""
     silent: int = 0
     seen: deque[tuple[Counter[Status], int]] = field(init=False)
 
@@ -128,14 +128,12 @@ class Budget:
             )
 
     def _listen(self, statuses: Sequence[Status]) -> None:
-        if not statuses or "ok" in statuses:
+        if not statuses or set(statuses) != {"abstained"}:
             self.silent = 0
             return
         self.silent += 1
         if self.silent_batches is not None and self.silent >= self.silent_batches:
-            counted = Counter(statuses)
-            told = ", ".join(f"{count} {status}" for status, count in counted.most_common())
             raise RewardError(
-                f"reward '{self.name}' gave no score in {self.silent} batches in a row (the last: "
-                f"{told}), so nothing is learned; do the prompts carry what it reads?"
+                f"reward '{self.name}' abstained from every sample of {self.silent} batches in a "
+                "row, so nothing is learned; do the prompts carry what it reads?"
             )
