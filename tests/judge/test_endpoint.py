@@ -179,7 +179,7 @@ def test_an_unreadable_picture_costs_its_own_score_alone(chat, tmp_path: Path) -
 
 
 def test_equal_questions_are_asked_once_and_failed_ones_again(chat) -> None:
-    rewards = table(chat.url, faults={"retries": 0, "silent_batches": 9, "budget": 1})
+    rewards = table(chat.url, faults={"retries": 0, "budget": 1})
     same = samples(1) * 3
     chat.faults = [503] * 3
     rewards.score_samples(same)
