@@ -70,7 +70,7 @@ class Kernel:
 CADQUERY = Kernel("cadquery", "pip install 'mmrl[cad]'", EXPORT, COMPARE)
 
 
-class ReferenceError(ValueError):
+class UnsoundReferenceError(ValueError):
     """A reference program that itself makes no valid solid."""
 
 
@@ -106,8 +106,8 @@ def judge_answer(text: str, reference: str | None, *, seconds: float) -> Judged 
 def judge(program: str, reference: str, *, seconds: float, kernel: Kernel = CADQUERY) -> Judged:
     """Run and compare; a program that fails, takes too long or cannot be compared does not execute.
 
-    ReferenceError where the reference by itself makes no solid, so never for what a program does;
-    ConfigError where the kernel is not installed.
+    UnsoundReferenceError where the reference by itself makes no solid, so never for what a program
+    does; ConfigError where the kernel is not installed.
     """
     if find_spec(kernel.module) is None:
         raise ConfigError(f"needs {kernel.module}; `{kernel.install}`")
@@ -128,11 +128,11 @@ def judge(program: str, reference: str, *, seconds: float, kernel: Kernel = CADQ
 def reference_solid(reference: str, *, seconds: float, kernel: Kernel) -> bytes:
     """The solid of a reference, made once for all answers to its prompt.
 
-    ReferenceError, which is not kept, where it makes none.
+    UnsoundReferenceError, which is not kept, where it makes none.
     """
     made = solid_of(reference, seconds=seconds, kernel=kernel)
     if isinstance(made, Finished):
-        raise ReferenceError(f"the reference makes no solid to compare with: {made.error}")
+        raise UnsoundReferenceError(f"the reference makes no solid to compare with: {made.error}")
     return made
 
 

@@ -173,8 +173,8 @@ def update(
         if state.skipped >= MOST_SKIPPED:
             raise DivergedError(
                 f"step {state.step + 1}: {state.skipped} updates in a row had a gradient that is "
-                "not finite; the last checkpoint is sound, resume from it with a lower "
-                "train.optimizer.lr or a stronger trust_region"
+                "not finite; start again with a lower train.optimizer.lr or a stronger "
+                "trust_region"
             )
         return metrics | {"skipped_update": 1.0}
     state.skipped = 0

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 
 import mmrl.torchvision_fix  # noqa: F401
 from pipelines.tiny.qwen2_5_vl import CHAT_TEMPLATE
-from pipelines.tiny.qwen_models import HEAD_WIDTH, SPECIAL, Size
+from pipelines.tiny.qwen_models import HEAD_WIDTH, SPECIAL, Size, trained_tokenizer
 
 PATCH = 16
 VOCABULARY = 512
@@ -31,7 +31,6 @@ PIECES = (
 def build_processor(texts: Sequence[str], pixels: int):
     """Qwen3-VL's own processor: byte-level BPE, a token a digit, pictures of `pixels` at most."""
     from transformers import (
-        PreTrainedTokenizerFast,
         Qwen2VLImageProcessor,
         Qwen3VLProcessor,
         Qwen3VLVideoProcessor,
@@ -41,23 +40,9 @@ def build_processor(texts: Sequence[str], pixels: int):
     digits = pre_tokenizers.Digits(individual_digits=True)
     bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.pre_tokenizer = pre_tokenizers.Sequence([digits, bytes_])  # pyright: ignore
-    core.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY - len(PIECES),
-        special_tokens=list(SPECIAL),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
+    tokenizer = trained_tokenizer(
+        core, [*texts, "system\nuser\nassistant\n"], vocabulary=VOCABULARY, whole=PIECES
     )
-    core.train_from_iterator([*texts, "system\nuser\nassistant\n"], trainer)
-    core.add_tokens([AddedToken(piece, special=False, normalized=False) for piece in PIECES])
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        additional_special_tokens=list(SPECIAL[3:]),
-        model_max_length=512,
-    )
-    tokenizer.image_token, tokenizer.video_token = "<|image_pad|>", "<|video_pad|>"
     size = {"shortest_edge": (2 * PATCH) ** 2, "longest_edge": pixels}
     return Qwen3VLProcessor(
         image_processor=Qwen2VLImageProcessor(patch_size=PATCH, size=size),

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from mmrl.data.prompts import load_prompts
 from mmrl.models.vlm_loader import adapt
@@ -22,7 +22,7 @@ from mmrl.policies.vlm import VlmPolicy
 from mmrl.reward import load_reward
 from mmrl.train.sft import Example, SftConfig, sft
 from mmrl.types import Prompt
-from pipelines.tiny.qwen_models import SPECIAL, Size, build_model
+from pipelines.tiny.qwen_models import SPECIAL, Size, build_model, trained_tokenizer
 from pipelines.vision_language.med_r1 import TEMPLATES
 
 FOLDER = Path("assets/tiny-qwen2_5_vl")
@@ -129,7 +129,6 @@ def written_answers(prompts: Sequence[Prompt], chooser: random.Random) -> list[E
 def build_processor(texts: Sequence[str], side: int = SIDE):
     """Qwen2.5-VL's own processor around a byte-level BPE of 512 tokens."""
     from transformers import (
-        PreTrainedTokenizerFast,
         Qwen2_5_VLProcessor,
         Qwen2VLImageProcessor,
         Qwen2VLVideoProcessor,
@@ -137,25 +136,9 @@ def build_processor(texts: Sequence[str], side: int = SIDE):
 
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
     findings = [phrase for phrases in FINDINGS.values() for phrase in phrases]
     corpus = [*texts, *findings, "system\nuser\nassistant\n"] * 8
-    trainer = trainers.BpeTrainer(
-        vocab_size=512 - len(TAGS),
-        special_tokens=list(SPECIAL),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    core.train_from_iterator(corpus, trainer)
-    core.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in TAGS])
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        additional_special_tokens=list(SPECIAL[3:]),
-        model_max_length=512,
-    )
-    tokenizer.image_token, tokenizer.video_token = "<|image_pad|>", "<|video_pad|>"
+    tokenizer = trained_tokenizer(core, corpus, vocabulary=512, whole=TAGS)
     size = {"shortest_edge": side * side, "longest_edge": side * side}
     return Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(size=size),

@@ -1,10 +1,12 @@
-"""Qwen2-VL and Qwen2.5-VL of any size, with random weights."""
+"""Qwen2-VL and Qwen2.5-VL of any size, with random weights, and tokenizers for them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers, trainers
 from torch import nn
 
 import mmrl.torchvision_fix  # noqa: F401
@@ -28,6 +30,32 @@ class Size:
     width: int
     layers: int
     vision: int
+
+
+def trained_tokenizer(
+    core: Tokenizer, texts: Sequence[str], *, vocabulary: int, whole: Sequence[str]
+):
+    """`core` after it has learned `vocabulary` tokens; those of `whole` are never cut."""
+    from transformers import PreTrainedTokenizerFast
+
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary - len(whole),
+        special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    core.train_from_iterator(texts, trainer)
+    core.add_tokens([AddedToken(text, special=False, normalized=False) for text in whole])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        additional_special_tokens=list(SPECIAL[3:]),
+        model_max_length=512,
+    )
+    tokenizer.image_token, tokenizer.video_token = "<|image_pad|>", "<|video_pad|>"
+    return tokenizer
 
 
 def build_model(

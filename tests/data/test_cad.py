@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from mmrl.config import ConfigError
-from mmrl.data.cad import Kernel, ReferenceError, judge, program_of
+from mmrl.data.cad import Kernel, UnsoundReferenceError, judge, program_of
 from mmrl.data.sandbox import run_python
 from mmrl.mixing import Gate, Mixing
 
@@ -129,7 +129,7 @@ def test_whatever_a_program_does_beside_a_sound_reference_it_is_the_program_that
     "reference", ["result = 1 / 0", "result = 2, 1", "import sys; sys.exit(0)"]
 )
 def test_a_reference_that_makes_no_solid_is_an_error(reference: str) -> None:
-    with pytest.raises(ReferenceError, match="the reference makes no solid"):
+    with pytest.raises(UnsoundReferenceError, match="the reference makes no solid"):
         judge("result = 0, 1", reference, seconds=20, kernel=INTERVALS)
 
 
@@ -165,5 +165,5 @@ def test_a_broken_program_does_not_execute_and_a_broken_reference_is_an_error() 
     for program in ("result = 1/0", cheat, "while True:\n    result = 1"):
         found = judge(program, BOX.format(1), seconds=20)
         assert not found.executes and found.iou == 0.0 and found.error
-    with pytest.raises(ReferenceError):
+    with pytest.raises(UnsoundReferenceError):
         judge(BOX.format(1), "result = None", seconds=60)
