@@ -6,13 +6,15 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn.functional import normalize
 
 from mmrl.models.clip import ClipModel, load_clip
 from mmrl.reward import load_reward
-from mmrl.types import Prompt, VideoSample
+from mmrl.types import Prompt, TextSample, VideoSample
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden/rewards.json").read_text())
 CLIPS = ("assets/tiny-clip", "assets/tiny-clip/transformers", "assets/tiny-pick")
@@ -126,3 +128,77 @@ def test_a_text_past_the_limit_is_the_text_cut_there_and_more_words_change_nothi
     limit = int((gaps < 1e-5).nonzero()[0]) + 1
     assert 1 < limit < 200 and (gaps[limit - 1 :] < 1e-5).all()
     assert (gaps[: limit - 1] > 1e-4).all()
+
+
+def captioned(tmp_path: Path, text: str, answer: str | None, *, pictures: int = 1) -> TextSample:
+    """A written caption of a grey picture, with what people wrote about it."""
+    path = tmp_path / "grey.png"
+    Image.new("RGB", (12, 8), "grey").save(path)
+    return TextSample(Prompt("Describe it.", images=(path,) * pictures, answer=answer), text)
+
+
+# cosine of picture and caption, the cosines of caption and references, their score at w = 2.5
+REFERENCED = {
+    "the best reference counts": (0.6, [0.1, 0.5, -0.4], 2 * 1.5 * 0.5 / 2.0),
+    "one reference": (0.2, [0.5], 0.5),
+    "a caption against the picture": (-0.2, [0.5], 0.0),
+    "a caption against its references": (0.6, [-0.5, -0.1], 0.0),
+}
+
+
+@pytest.mark.parametrize("case", REFERENCED)
+@pytest.mark.parametrize("prefix", ["", "A photo depicts "])
+def test_ref_clip_score_is_the_harmonic_mean_with_the_best_reference(
+    case: str, prefix: str, tmp_path: Path
+) -> None:
+    """The prefix stands before the caption and before every reference."""
+    of_picture, of_refs, expected = REFERENCED[case]
+    known = {f"{prefix}ref {i}": around(cosine) for i, cosine in enumerate(of_refs)}
+    known[f"{prefix}caption"] = torch.tensor([1.0, 0.0])
+    reward = load_reward("ref_clip_score", model="given", prefix=prefix)
+    reward.__dict__["clip"] = ClipModel(
+        embed_images=lambda pixels: around(of_picture).expand(len(pixels), -1),
+        embed_texts=lambda words: torch.stack([known[word] for word in words]),
+        logit_scale=1.0,
+    )
+    answer = " | ".join(f"ref {index}" for index in range(len(of_refs)))
+    for text in ("caption", "<think>hm</think><answer>caption</answer>"):
+        found = reward([captioned(tmp_path, text, answer)]).item()
+        assert found == pytest.approx(expected, rel=1e-6)
+
+
+def around(cosine: float) -> torch.Tensor:
+    """A unit vector of this cosine with the first axis."""
+    return torch.tensor([cosine, math.sqrt(1 - cosine**2)])
+
+
+def test_a_caption_that_is_its_reference_scores_between_its_clip_score_and_1(
+    tmp_path: Path,
+) -> None:
+    """b = 1, so the score is 2 a / (1 + a); other references beside it change nothing."""
+    same = captioned(tmp_path, "a red three", "blue | a red three")
+    video = torch.from_numpy(np.array(Image.open(same.prompt.images[0]))).permute(2, 0, 1) / 255
+    fields = {"model": "assets/tiny-clip", "prefix": ""}
+    picture = [VideoSample(Prompt("a red three"), video[None])]
+    a = load_reward("clip_score", **fields)(picture).item()
+    assert a > 0.05
+    found = load_reward("ref_clip_score", **fields)([same]).item()
+    assert found == pytest.approx(2 * a / (1 + a), rel=1e-4)
+
+
+def test_an_empty_caption_scores_0_and_what_cannot_be_compared_abstains(tmp_path: Path) -> None:
+    reward = load_reward("ref_clip_score", model="assets/tiny-clip")
+    samples = [
+        captioned(tmp_path, "a red three", None),
+        captioned(tmp_path, "a red three", " | "),
+        captioned(tmp_path, "a red three", "blue", pictures=0),
+        captioned(tmp_path, "a red three", "blue", pictures=2),
+        captioned(tmp_path, " ", "blue"),
+        captioned(tmp_path, "<answer>a red three", "blue"),
+        captioned(tmp_path, "blue", "blue"),
+    ]
+    found = reward(samples)
+    assert found[:4].isnan().all()
+    assert found[4:6].tolist() == [0, 0]
+    assert found[6] > 0
+    assert reward([]).shape == (0,)
