@@ -24,6 +24,15 @@ def options(text: str) -> dict[str, str]:
     }
 
 
+def named_letters(answer: str) -> str:
+    """The letters of "B", "A, C" or "(B) text" in order, each once; empty where there are none."""
+    stripped = answer.strip()
+    if LETTERS.fullmatch(stripped):
+        return "".join(sorted(set(re.findall("[A-Z]", stripped))))
+    label = LABEL.match(stripped)
+    return label[1] if label else ""
+
+
 def is_option(answer: str, listed: dict[str, str]) -> bool:
     """Whether the answer is letters of the list, a letter with its text, or the text alone."""
     stripped = answer.strip()

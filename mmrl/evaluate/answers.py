@@ -6,6 +6,8 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from mmrl.data.answers import answer_block, reference_answer
+from mmrl.data.options import named_letters
 from mmrl.evaluate.calibration import (
     adaptive_calibration_error,
     brier,
@@ -13,7 +15,7 @@ from mmrl.evaluate.calibration import (
     max_calibration_error,
     negative_log_likelihood,
 )
-from mmrl.evaluate.metrics import bootstrap_ci, pass_at_k
+from mmrl.evaluate.metrics import bootstrap_ci, matthews_correlation, pass_at_k
 from mmrl.evaluate.row import CORRECT, Metric, Row
 
 MOST_CLASSES = 20
@@ -46,11 +48,11 @@ def pass_at(name: str, where: str, rows: Sequence[Row], level: float) -> list[Me
 
 
 def baselines(name: str, where: str, rows: Sequence[Row]) -> list[Metric]:
-    """`/majority` and `/balanced` of right and wrong answers to questions with few answers.
+    """`/majority`, `/balanced` and `/mcc` of right and wrong answers to questions with few answers.
 
     Majority: the share of the commonest answer, which a model that sees nothing can reach.
     Balanced: the mean over answers of the share that is right among the questions with that
-    answer. Both are left out where answers are all the same, or as many as the questions are open.
+    answer. All are left out where answers are all the same, or as many as the questions are open.
     """
     known = [row for row in rows if row.answer is not None and row.scores.get(name) is not None]
     classes = Counter(row.answer for row in known)
@@ -69,6 +71,37 @@ def baselines(name: str, where: str, rows: Sequence[Row]) -> list[Metric]:
     return [
         Metric(f"{name}/{what}", where, value, math.nan, math.nan, len(known), left)
         for what, value in values.items()
+    ] + _matthews(name, where, rows, known)
+
+
+def _matthews(name: str, where: str, rows: Sequence[Row], known: Sequence[Row]) -> list[Metric]:
+    """Matthews correlation of reference answers and what the written ones say."""
+    told = [row for row in known if row.text is not None]
+    if not told:
+        return []
+    truth, said = [row.answer for row in told], said_answers(name, told)
+    value = matthews_correlation(truth, said)
+    note = "" if math.isfinite(value) else "undefined: one answer alone is right, or was given"
+    missing = len(rows) - len(told)
+    return [Metric(f"{name}/mcc", where, value, math.nan, math.nan, len(told), missing, note)]
+
+
+def said_answers(name: str, rows: Sequence[Row]) -> list[str | None]:
+    """Which of the reference answers each row gives; None: none of them, or one cannot read it.
+
+    A right answer gives its reference. A wrong one gives the reference that stands in its answer
+    block (letters for `multiple_choice`), unless that is its own in a form that does not count.
+    """
+
+    def key(text: str | None) -> str:
+        plain = reference_answer(text)
+        return named_letters(plain) if name == "multiple_choice" else plain.casefold()
+
+    references = {key(row.answer): row.answer for row in rows} | {"": None}
+    said = [references.get(key(answer_block(row.text or ""))) for row in rows]
+    return [
+        row.answer if row.score(name) == 1 else found if found != row.answer else None
+        for row, found in zip(rows, said, strict=True)
     ]
 
 

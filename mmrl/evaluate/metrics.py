@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 
@@ -13,6 +14,7 @@ __all__ = [
     "bootstrap_ci",
     "brier",
     "expected_calibration_error",
+    "matthews_correlation",
     "mean_pass_at_k",
     "paired_difference",
     "pass_at_k",
@@ -105,3 +107,17 @@ def mean_pass_at_k(n: Sequence[int], c: Sequence[int], k: int) -> float:
     if len(n) != len(c) or not n:
         raise ValueError(f"need as many counts of right samples as tasks, got {len(c)}, {len(n)}")
     return math.fsum(pass_at_k(*task, k) for task in zip(n, c, strict=True)) / len(n)
+
+
+def matthews_correlation(truth: Sequence[Hashable], said: Sequence[Hashable]) -> float:
+    """(c n - sum_k p_k t_k) / sqrt((n^2 - sum_k p_k^2) (n^2 - sum_k t_k^2)), in [-1, 1].
+
+    R_K of K classes (Gorodkin, Comput. Biol. Chem. 28 (2004), eq. 8): c of n are right, class k is
+    true of t_k and said of p_k. 1: all right; 0: no better than chance. NaN where one class alone
+    is true, or said.
+    """
+    n, right = len(truth), sum(t == s for t, s in zip(truth, said, strict=True))
+    true, told = Counter(truth), Counter(said)
+    above = right * n - sum(count * true[name] for name, count in told.items())
+    spreads = [n**2 - sum(count**2 for count in found.values()) for found in (told, true)]
+    return above / math.sqrt(math.prod(spreads)) if all(spreads) else math.nan

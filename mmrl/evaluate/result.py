@@ -127,6 +127,7 @@ def markdown(result: Result, metrics: Sequence[Metric]) -> str:
         interval = f"[{m.low:.4f}, {m.high:.4f}]" if math.isfinite(m.low) else ""
         lines.append(f"| {m.name} | {m.slice} | {m.mean:.4f} | {interval} | {m.n} | {m.missing} |")
     lines += ["", f"{_sentence(result.resampled())}.", f"Subject: {_told(result.subject)}.", ""]
+    lines += [f"* `{m.name}` of {m.slice} is {m.note}." for m in metrics if m.note]
     lines += [f"* no `{name}` for {count}: {why}." for name, why, count in result.failures()]
     lines += [f"* `{name}`: {_told(fields)}." for name, fields in result.scorers.items()]
     lines += ["", f"Versions: {_told(result.versions)}.", ""]

@@ -60,6 +60,8 @@ class Metric:
     n: int
     missing: int
     """Samples that could not be scored."""
+    note: str = ""
+    """Why there is no mean."""
 
 
 def prompt_set(rows: Sequence[Row]) -> str:

@@ -14,6 +14,7 @@ from mmrl.evaluate.metrics import (
     bootstrap_ci,
     brier,
     expected_calibration_error,
+    matthews_correlation,
     mean_pass_at_k,
     paired_difference,
     pass_at_k,
@@ -148,3 +149,27 @@ def test_a_paired_difference_sees_what_two_intervals_hide() -> None:
 @pytest.mark.parametrize("case", cases("pass_at_k_mean"), ids=lambda c: c["id"])
 def test_pass_at_k_over_tasks_of_different_sizes_equals_the_reference(case: dict) -> None:
     assert mean_pass_at_k(**case["in"]) == pytest.approx(case["out"]["mean"], rel=1e-12)
+
+
+def test_matthews_correlation_by_hand() -> None:
+    """2 of 3 sick and 4 of 5 sound ones found: (2*4 - 1*1) / sqrt(3*3*5*5)."""
+    truth, said = "sick " * 3 + "sound " * 5, "sick sick sound sick " + "sound " * 4
+    assert matthews_correlation(truth.split(), said.split()) == pytest.approx(7 / 15)
+    assert matthews_correlation("abc", "abc") == 1
+    assert matthews_correlation("abab", "baba") == -1
+    assert matthews_correlation("aabb", "abab") == 0
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_matthews_correlation_equals_scikit_learn_s(classes: int) -> None:
+    sklearn = pytest.importorskip("sklearn.metrics")
+    random = np.random.default_rng(classes)
+    truth = random.integers(classes, size=200)
+    said = np.where(random.uniform(size=200) < 0.4, truth, random.integers(classes + 1, size=200))
+    found = matthews_correlation(truth.tolist(), said.tolist())
+    assert found == pytest.approx(sklearn.matthews_corrcoef(truth, said), rel=1e-12)
+
+
+@pytest.mark.parametrize(("truth", "said"), [("aab", "aaa"), ("aaa", "aab"), ("", "")])
+def test_one_class_alone_has_no_matthews_correlation(truth: str, said: str) -> None:
+    assert math.isnan(matthews_correlation(truth, said))

@@ -17,6 +17,7 @@ from mmrl.evaluate.compare import compare
 from mmrl.evaluate.generalization import matrices
 from mmrl.evaluate.metrics import bootstrap_ci, pass_at_k
 from mmrl.evaluate.result import Result, Row, read_result, write_result
+from mmrl.evaluate.row import Metric
 
 
 def result(scores: list[float | None], modality: str = "X-ray", **fields) -> Result:
@@ -45,7 +46,7 @@ def test_files_give_back_the_same_numbers(tmp_path: Path) -> None:
 def test_the_summaries_hold_every_metric_by_slice(tmp_path: Path) -> None:
     write_result(tmp_path, result([1.0, 0.0, 1.0, None]))
     lines = (tmp_path / "summary.csv").read_text().splitlines()
-    assert lines[0] == "name,slice,mean,low,high,n,missing"
+    assert lines[0] == "name,slice,mean,low,high,n,missing,note"
     assert [line.split(",")[1] for line in lines[1:]] == ["all", "modality=MRI", "modality=X-ray"]
     table = (tmp_path / "summary.md").read_text()
     assert "| accuracy | modality=X-ray | 0.0000 |" in table and "ignore_case False" in table
@@ -160,6 +161,47 @@ def test_a_majority_to_beat_stands_beside_accuracy_and_every_answer_counts_alike
     assert found["accuracy/balanced"] == 0.5
     open_answers = [replace(row, answer=str(i)) for i, row in enumerate(rows)]
     assert {m.name for m in Result({}, {}, open_answers).metrics()} == {"accuracy"}
+
+
+def asked(name: str, pairs: list[tuple[str, str, float]]) -> dict[str, Metric]:
+    """Metrics of questions with these references, written answers and scores."""
+    rows = [
+        Row(f"q{i}", i, i, {name: score}, answer=answer, text=f"<answer>{said}</answer>")
+        for i, (answer, said, score) in enumerate(pairs)
+    ]
+    return {m.name: m for m in Result({}, {}, rows).metrics()}
+
+
+def test_matthews_correlation_reads_what_a_wrong_answer_says() -> None:
+    """Balanced accuracy is 2/3 both times: it asks what is right, not what is said instead."""
+    even = [("yes", "yes", 1.0)] * 2 + [("yes", "No", 0.0)] + [("no", "no", 1.0)] * 2
+    found = asked("accuracy", [*even, ("no", "yes", 0.0)])["accuracy/mcc"]
+    assert (found.mean, found.n, found.note) == (pytest.approx(1 / 3), 6, "")
+    unread = asked("accuracy", [*even, ("no", "maybe", 0.0)])["accuracy/mcc"]
+    # c n - sum p t = 4*6 - (2*3 + 3*3) = 9; n^2 - sum p^2 = 36 - 14; n^2 - sum t^2 = 18
+    assert unread.mean == pytest.approx(9 / math.sqrt(22 * 18))
+
+
+def test_letters_are_read_with_their_text_and_a_form_that_does_not_count_is_no_answer() -> None:
+    right = [("A", "A", 1.0), ("B", "B", 1.0), ("C", "C", 1.0)]
+    wrong = [("A", "(B) text", 0.0), ("B", "C", 0.0), ("C", "C.", 0.0)]
+    found = asked("multiple_choice", right + wrong)["multiple_choice/mcc"].mean
+    # said: A, B, C, B, C, none: p = 1, 2, 2, 1 and t = 2, 2, 2
+    assert found == pytest.approx((3 * 6 - 10) / math.sqrt((36 - 10) * (36 - 12)))
+
+
+def test_a_model_of_one_answer_has_no_matthews_correlation_and_the_summary_says_why(
+    tmp_path: Path,
+) -> None:
+    rows = [
+        Row(f"q{i}", i, i, {"accuracy": hit}, answer=answer, text="<answer>no</answer>")
+        for i, (answer, hit) in enumerate([("no", 1.0), ("no", 1.0), ("yes", 0.0), ("yes", 0.0)])
+    ]
+    write_result(tmp_path, Result({}, {}, rows))
+    told = {m["name"]: m for m in json.loads((tmp_path / "report.json").read_text())["metrics"]}
+    assert told["accuracy/mcc"]["mean"] is None
+    summary = (tmp_path / "summary.md").read_text()
+    assert "`accuracy/mcc` of all is undefined: one answer alone is right, or was given." in summary
 
 
 def test_calibration_stands_in_five_numbers() -> None:
