@@ -51,7 +51,11 @@ def quantize(video: Float[Tensor, "F 3 H W"]) -> UInt8[Tensor, "F H W 3"]:
 
 
 def read_video(path: Path, count: int | None = None) -> Float[Tensor, "F 3 H W"]:
-    """All frames of a file, or `count` spread evenly; DataError names an unreadable file."""
+    """All frames of a file, or `count` spread evenly; DataError names an unreadable file.
+
+    Upright: both readers turn frames as the container's display matrix says. A matrix that mirrors
+    as well is read by decord as its turn alone.
+    """
     read = _read_animation if path.suffix.lower() in ANIMATED else _read_stream
     try:
         frames = read(path, count)

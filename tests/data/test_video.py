@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import re
+import subprocess
 from pathlib import Path
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
@@ -18,6 +20,7 @@ from mmrl.data.video import (
     read_video,
     to_uint8,
     uniform_indices,
+    video_fps,
     write_mp4,
 )
 
@@ -135,6 +138,33 @@ def test_an_mp4_comes_back_in_order_and_in_its_colours(tmp_path: Path, side: int
     assert back.shape == video.shape
     assert 0 <= back.min() <= back.max() <= 1
     assert (back - video).abs().mean() < 0.03
+
+
+def lying(path: Path, video: torch.Tensor, degrees: int) -> None:
+    """An mp4 as a phone records it: frames as they are, and a matrix that turns them leftwards."""
+    write_mp4(path.with_stem("stored"), video, fps=8)
+    turn = ["-display_rotation", str(degrees), "-i", str(path.with_stem("stored"))]
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *turn, "-c", "copy", str(path)]
+    subprocess.run(command, check=True)
+
+
+@pytest.mark.parametrize("size", [(64, 128), (48, 96)], ids=["decord", "ffmpeg"])
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_the_display_matrix_of_a_phone_s_video_turns_it_upright(
+    tmp_path: Path, degrees: int, size: tuple[int, int]
+) -> None:
+    """Both readers: decord's own, and ffmpeg's for narrow frames. Picked frames are turned too."""
+    video = torch.zeros(4, 3, *size)
+    video[:, 0, : size[0] // 2, : size[1] // 2] = 1
+    video[:, 1, : size[0] // 2, size[1] // 2 :] = 1
+    video[2:, 2, size[0] // 2 :] = 1
+    path = tmp_path / "phone.mp4"
+    lying(path, video, degrees)
+    upright = torch.rot90(video, degrees // 90, (2, 3))
+    assert read_video(path).shape == upright.shape
+    assert (read_video(path) - upright).abs().mean() < 0.03
+    assert (read_video(path, 2) - upright[uniform_indices(4, 2)]).abs().mean() < 0.03
+    assert video_fps(path) == 8
 
 
 def test_red_stays_red_through_files(tmp_path: Path):
