@@ -10,7 +10,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from mmrl.data.coordinates import Border, Box, Coordinates, Point
+from mmrl.data.coordinates import Border, Box, Coordinates, Point, in_picture
 from mmrl.data.gui import parse_action, read_target
 from mmrl.ops.tiers import distance, distance_levels, proximity, tiered, zone_levels
 from mmrl.reward import RewardConfig, rewards
@@ -23,8 +23,9 @@ class SslClick(RewardConfig):
 
     Zones of equal width on exp(-d^2 / 2), d the distance from the middle in half sides times
     `sigma_scale` (`proximity`, ours: the paper's thresholds are not public); on d at 0.5, 1, 2
-    (`distance`); or exp(-d^2 / 2) itself (`continuous`). An answer without a point scores 0, a
-    prompt without a box of some area NaN. alpha < 1 keeps every hit above every miss.
+    (`distance`); or exp(-d^2 / 2) itself (`continuous`). An answer without a point scores 0, and
+    so does one outside the picture, which nothing can click: it is no near miss. A prompt without
+    a box of some area scores NaN. alpha < 1 keeps every hit above every miss.
     """
 
     alpha: float = Field(default=0.2, ge=0, lt=1)
@@ -45,6 +46,8 @@ class SslClick(RewardConfig):
         if action is None or action.point is None:
             return 0.0
         point = self.coordinates.to_unit(action.point, target.size, target.resized)
+        if not in_picture(point):
+            return 0.0
         hit = torch.tensor([float(target.box.holds(point, self.border))], dtype=torch.float64)
         return tiered(hit, self._level(point, target.box), alpha=self.alpha).item()
 

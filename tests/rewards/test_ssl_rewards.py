@@ -15,9 +15,9 @@ SOLUTION = "1 2 3 4\n3 4 1 2\n2 1 4 3\n4 3 2 1"
 PUZZLE = "1 . . .\n. . . .\n2 1 4 3\n4 3 2 1"
 
 
-def click(x: float, y: float, **fields) -> float:
+def click(x: float, y: float, box: dict = BOX, **fields) -> float:
     action = {"action_type": "Click", "value": "None", "point_2d": [x, y]}
-    sample = TextSample(Prompt("?", metadata=BOX), f"<answer>{json.dumps(action)}</answer>")
+    sample = TextSample(Prompt("?", metadata=box), f"<answer>{json.dumps(action)}</answer>")
     return load_reward("ssl_click", coordinates={"space": "thousand"}, **fields)([sample]).item()
 
 
@@ -35,6 +35,17 @@ def test_a_click_gets_its_zone_and_1_in_the_box():
     assert click(601, 500) == pytest.approx(0.2 * 2 / 3)
     assert click(500, 600) == 0
     assert click(-500, 3000) == 0
+
+
+@pytest.mark.parametrize("levels", ["proximity", "distance", "continuous"])
+def test_a_click_beside_the_picture_is_no_near_miss(levels):
+    """The box touches the left border: as far to its other side, on the picture, is a near miss."""
+    corner = {**BOX, "bbox_x1": 0, "bbox_x2": 200}
+    inside, outside = (click(x, 500, corner, levels=levels) for x in (201, -1))
+    assert inside > 0.05
+    assert outside == 0
+    assert click(0, 500, corner, levels=levels) > 1
+    assert click(100, 1000.5, {**corner, "bbox_y1": 900, "bbox_y2": 1000}, levels=levels) == 0
 
 
 def test_zones_by_distance_and_no_zones_are_the_ablations():
