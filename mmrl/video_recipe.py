@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -17,7 +18,7 @@ from mmrl.policies.video_config import (
     VideoConfig,
     build_video_policy,
 )
-from mmrl.policies.video_model import TextCacheKind, TextOptions
+from mmrl.policies.video_model import TextCacheKind, TextOptions, VideoModel
 from mmrl.recipe import PipelineConfig
 from mmrl.trust_region.schedule import AnchorKind
 
@@ -81,8 +82,9 @@ def build_policy(
     config: VideoPipelineConfig, sampling: GridConfig, *, scales: Scales | None = None
 ) -> VideoPolicy:
     """The model of the config as a policy, with its adapters if it has any."""
-    from mmrl.models.pipeline import at_size, load_video_model
+    from mmrl.models.pipeline import load_video_model
 
+    check_folder(config)
     model = load_video_model(
         config.model,
         config.video.size(),
@@ -94,11 +96,7 @@ def build_policy(
     policy = build_video_policy(
         model, sampling, fps=config.video.fps, rows=config.train.rows, scales=scales
     )
-    if config.eval_video:
-        try:
-            policy.eval_model = at_size(policy.model, config.eval_video.size())
-        except ConfigError as error:
-            raise ConfigError(error.reason, key=f"eval_{error.key}") from error
+    policy.eval_model = _at_eval_size(config, policy.model)
     if config.lora:
         add_lora(policy.module, config.lora, seed=config.train.seed)
     if config.gradient_checkpointing:
@@ -111,6 +109,32 @@ def build_policy(
     if config.compile:
         policy.module.compile()
     return policy
+
+
+def check_folder(config: VideoPipelineConfig) -> None:
+    """ConfigError for sizes that the model of a folder cannot make, from its config files alone.
+
+    The adapter checks them as it is made; here its networks have shapes and no numbers, so that
+    nobody waits for weights first. A hub id's are checked when it is loaded.
+    """
+    if Path(config.model).is_dir():
+        from mmrl.models.meta import meta_video_model
+
+        dtype, size = getattr(torch, config.precision), config.video.size()
+        model = meta_video_model(config.model, size, dtype=dtype, told=config.told())
+        _at_eval_size(config, model)
+
+
+def _at_eval_size(config: VideoPipelineConfig, model: VideoModel) -> VideoModel | None:
+    """The same parts at the size of `eval_video`, where the config has one."""
+    from mmrl.models.pipeline import at_size
+
+    if config.eval_video is None:
+        return None
+    try:
+        return at_size(model, config.eval_video.size())
+    except ConfigError as error:
+        raise ConfigError(error.reason, key=f"eval_{error.key}") from error
 
 
 def processes_a_sample(config: PipelineConfig) -> int:

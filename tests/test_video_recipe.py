@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,20 @@ def test_a_size_that_wan_would_round_is_refused_by_its_key(
     config = load_config(shrunk_config("flow_grpo", tmp_path, *changes))
     with pytest.raises(ConfigError, match=rf"^{section}\.{key}: .*{size}.*; try {nearest}$"):
         build_policy(config, config.sampling)
+
+
+@pytest.mark.parametrize("section", ["video", "eval_video"])
+def test_a_wrong_size_is_told_before_any_weight_is_read(section: str, tmp_path: Path) -> None:
+    """From config files alone: the folder has no weights, and only a right size misses them."""
+    folder = tmp_path / "model"
+    shutil.copytree("assets/tiny-wan", folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    whole = "{num_frames: 5, height: 16, width: 16, max_sequence_length: 8}"
+    changes = [f"model={folder}", f"eval_video={whole}"]
+    wrong = load_config(shrunk_config("flow_grpo", tmp_path, *changes, f"{section}.num_frames=6"))
+    with pytest.raises(ConfigError, match=rf"^{section}\.num_frames: .*got 6; try 5$"):
+        wrong.build()
+    with pytest.raises(OSError, match="no file named"):
+        load_config(shrunk_config("flow_grpo", tmp_path, *changes)).build()
 
 
 def advantage_of(name: str, tmp_path: Path, *changes: str):
