@@ -122,7 +122,7 @@ def test_the_real_config_has_the_papers_numbers() -> None:
     found = load_config(read_yaml(Path("configs/sophia_vl/qwen2_5_vl_7b.yaml")))
     assert isinstance(found, SophiaVl)
     assert (found.rewards.weights["thinking_reward"], found.decay_steps) == (0.3, None)
-    assert (found.train.steps, found.group_size, found.train.optimizer.lr) == (1500, 8, 5e-7)
+    assert (found.train.steps, found.group_size) == (1500, 8)
 
 
 def test_gamma_of_each_group_goes_to_the_logs() -> None:
