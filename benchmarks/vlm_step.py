@@ -25,6 +25,7 @@ import psutil
 import torch
 from accelerate import Accelerator
 
+from benchmarks import vlm_peer
 from benchmarks.figures import save_lines
 from benchmarks.vlm_peer import build, clock, trl_seconds
 from mmrl.report.plots import Series
@@ -115,7 +116,7 @@ def our_seconds(prompt: Prompt, group: int, steps: int, folder: Path) -> list[fl
             "prompts": str(folder / "prompts.jsonl"),
             "group_size": group,
             "max_new_tokens": NEW_TOKENS,
-            "rewards": {"varied": {"path": f"{__file__}:varied"}},
+            "rewards": {"varied": {"path": f"{vlm_peer.__file__}:varied"}},
             "train": {
                 "steps": steps + 2,
                 "prompts_per_step": 1,
@@ -136,11 +137,6 @@ def our_seconds(prompt: Prompt, group: int, steps: int, folder: Path) -> list[fl
             seconds.append(clock() - began)
         assert metrics["grad_norm"] > 0, "a step without a gradient proves nothing"
     return seconds
-
-
-def varied(sample) -> float:
-    """A number that differs from answer to answer."""
-    return sum(sample.text.encode()) % 97 / 97
 
 
 def print_table(results: dict[str, dict[str, float]]) -> None:
