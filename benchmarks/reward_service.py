@@ -203,6 +203,7 @@ def main() -> None:
         name, port = arguments.pickle_server
         pickle_server(name, int(port))
         return
+    found = {}
     for scorer in reversed(SCORERS):
         found = measure(scorer, make_samples(), arguments.seconds, arguments.repeats)
         report(scorer, found)

@@ -1,4 +1,4 @@
-"""What the tiny configs of the video methods gain: `python benchmarks/tiny_runs.py FOLDER`.
+"""What the tiny configs of the video methods gain: `python -m benchmarks.tiny_runs FOLDER`.
 
 Trains every configs/*/tiny*.yaml of a video method, one after the other on one thread, and prints
 the table of docs/tiny_runs.md: CPU seconds of the whole command with both evaluations, held-out

@@ -1,4 +1,4 @@
-"""Does trust help against a judge that likes length? `python benchmarks/trust_weight.py FOLDER`.
+"""Does trust help against a judge that likes length? `python -m benchmarks.trust_weight FOLDER`.
 
 configs/sophia_vl/tiny.yaml with gamma as in the paper and with gamma = 1, at the weight of that
 file and at the paper's weight of the thinking reward, three seeds each. Writes FOLDER/results.json

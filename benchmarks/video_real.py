@@ -5,14 +5,17 @@ The suite is `mmrl data fetch video_real`: generated videos with their prompts. 
 and kept in the cache folder. Prints the table of docs/video_real.md.
 
     mmrl data fetch video_real clip_b16_image minilm mobilenet_v2    # one after the other
-    python benchmarks/video_real.py
+    python -m benchmarks.video_real
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
+from jaxtyping import Float
 from torch import Tensor
 
 from mmrl.data.files import cache_folder
@@ -22,6 +25,15 @@ from mmrl.reward import load_reward
 
 SLICES = {"t2v": ("t2v",), "t2v and i2v": ("t2v", "i2v"), "all": ("t2v", "i2v", "edit")}
 SCORES = ("clip_adapter", "conse_alignment")
+
+
+@runtime_checkable
+class Aligner(Protocol):
+    """A reward that embeds prompts and videos in one space."""
+
+    def texts(self, prompts: Sequence[str]) -> Float[Tensor, "N D"]: ...
+
+    def pictures(self, videos: Sequence[Float[Tensor, "F 3 H W"]]) -> Float[Tensor, "N D"]: ...
 
 
 def load_suite() -> tuple[list[str], list[Tensor], np.ndarray]:
@@ -41,6 +53,7 @@ def main() -> None:
     print("| score | slice | prompts | R@1 | R@5 | AUC |\n|---|---|---|---|---|---|")
     for name in SCORES:
         reward = load_reward(name, cache="disk", num_frames=4)
+        assert isinstance(reward, Aligner)
         table = (reward.texts(prompts) @ reward.pictures(videos).T).numpy()
         for title, wanted in SLICES.items():
             chosen = np.flatnonzero(np.isin(kinds, wanted))

@@ -1,4 +1,4 @@
-"""What one video update costs: `python benchmarks/video_step.py [--repeats N] [--videos N]`.
+"""What one video update costs: `python -m benchmarks.video_step [--repeats N] [--videos N]`.
 
 The trained steps of a rollout of assets/tiny-wan, guidance on, two updates, SAGE's two anchors.
 Ours: a step at a time, both halves of the guidance in one batch, an anchor replayed once a rollout.
@@ -27,7 +27,7 @@ from mmrl.advantages import group_normalized
 from mmrl.config import apply_overrides, read_yaml
 from mmrl.policies.video import VideoPolicy
 from mmrl.policies.video_model import Conditioning, Latents
-from mmrl.recipe import Recipe
+from mmrl.recipe import Recipe, TrainConfig
 from mmrl.train.accumulate import Replayed
 from mmrl.train.loop import initial_state, load_config
 from mmrl.train.ranks import Ranks
@@ -143,7 +143,7 @@ def compare(videos: int, repeats: int) -> None:
     )
 
 
-def setup(videos: int) -> tuple[Recipe, TrainState, object]:
+def setup(videos: int) -> tuple[Recipe, TrainState, TrainConfig]:
     """SAGE-GRPO on tiny-wan, all but the last step trained."""
     tree = read_yaml(Path("configs/sage_grpo/tiny.yaml"))
     sampling = (
