@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmrl.objectives.clipped import LARGEST_LOG_RATIO
 from mmrl.recipe import Recipe
 from mmrl.train.state import TrainState, coefficient
 from mmrl.trust_region.penalty import anchor_kls, penalty
@@ -226,8 +227,15 @@ def evaluate_anchors(
 
 @torch.no_grad()
 def ratio_deviation(actions: Actions, batch: Rollout) -> float:
-    """sum w |ratio - 1|: exactly 0 on the first update after a rollout."""
-    return _weighted_gap(actions, batch, lambda log_ratio: log_ratio.exp() - 1)
+    """sum w |ratio - 1|: exactly 0 on the first update after a rollout.
+
+    Log-ratios are cut to +-LARGEST_LOG_RATIO, as in the objective, so the sum is finite.
+    """
+
+    def of(log_ratio: Tensor) -> Tensor:
+        return log_ratio.clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO).exp() - 1
+
+    return _weighted_gap(actions, batch, of)
 
 
 @torch.no_grad()
