@@ -12,13 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean, pstdev
 
 from benchmarks.figures import save_lines
+from benchmarks.trainings import train_once
 from mmrl.report.plots import Series
 
 SAGE = ["sampling.trained_steps=random", "sampling.trained_count=4"]
@@ -89,27 +88,12 @@ def curve(folder: Path, name: str, seeds: int) -> Series:
 
 
 def run(folder: Path, steps: int, name: str, seed: int) -> None:
-    """One training in a process of its own, one thread."""
-    output = folder / f"{name}-{seed}"
-    if (output / "model").exists():
-        return
+    """One training of one method."""
     pipeline, changes = METHODS[name]
     budget = ["train.prompts_per_step=8", "group_size=8", "train.rows=64", f"train.steps={steps}"]
-    budget += ["train.optimizer.lr=2.0e-4", f"train.seed={seed}", f"output={output}"]
+    budget += ["train.optimizer.lr=2.0e-4", f"train.seed={seed}"]
     command = ["train", f"configs/{pipeline}/tiny.yaml", *budget, *changes]
-    if (output / "config.yaml").exists():
-        command = ["resume", str(output)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "mmrl", *command],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"{name}, seed {seed}: {done.stderr[-2000:]}")
-    print(f"{name}, seed {seed}: done", file=sys.stderr, flush=True)
+    train_once(folder / f"{name}-{seed}", command)
 
 
 def collect(folder: Path, name: str, seeds: int) -> list[dict]:

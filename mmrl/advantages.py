@@ -54,15 +54,37 @@ def batch_normalized(
     return group_normalized(rewards.reshape(1, -1), std=std, eps=eps).view(rewards.shape)
 
 
-def batch_scaled(rewards: Float[Tensor, "P G"], *, eps: float = 1e-4) -> Float[Tensor, "P G"]:
-    """A = (R - mean of the group) / (std + eps), the population std of all scored rewards.
+def batch_scaled(
+    rewards: Float[Tensor, "P G"],
+    *,
+    std: Literal["sample", "population"] = "population",
+    eps: float = 1e-4,
+) -> Float[Tensor, "P G"]:
+    """A = (R - mean of the group) / (std + eps), the std of all scored rewards.
 
     The std is that of the rewards themselves, so groups that differ from each other make every
-    advantage small (Flow-GRPO's release, arXiv:2505.05470, and DiffusionNFT's, arXiv:2509.16117).
+    advantage small (Flow-GRPO's release, arXiv:2505.05470, and DiffusionNFT's, arXiv:2509.16117,
+    with the population std; ScaleRL, arXiv:2510.13786, with the sample's).
     """
     scored = rewards[~rewards.isnan()]
-    std = scored.std(correction=0) if len(scored) else 0.0
-    return centered(rewards) / (std + eps)
+    correction = 1 if std == "sample" else 0
+    spread = scored.std(correction=correction) if len(scored) > correction else 0.0
+    return centered(rewards) / (spread + eps)
+
+
+def best_of_group(rewards: Float[Tensor, "P G"], *, eps: float = 1e-6) -> Float[Tensor, "P G"]:
+    """A = (R - second best) / (std + eps) for the best of a group, 0 for all others and at a tie.
+
+    Only what makes a group's best better is learned: pass@k is the reward (EasyR1's `grpo_passk`).
+    The std is the sample's.
+    """
+    valid, count = _valid(rewards)
+    best = torch.where(valid, rewards, -torch.inf).topk(2, dim=1)
+    lead = best.values[:, :1] - best.values[:, 1:]
+    first = torch.zeros_like(valid).scatter(1, best.indices[:, :1], value=True)
+    variance = centered(rewards).square().sum(1, keepdim=True) / (count - 1).clamp(min=1)
+    chosen = first & _usable(rewards, valid)
+    return torch.where(chosen, lead / (variance.sqrt() + eps), 0.0)
 
 
 def soften_negatives(

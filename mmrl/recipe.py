@@ -31,8 +31,10 @@ Rescale = Callable[[Float[Tensor, "P G"], Mapping[str, Float[Tensor, "P G"]]], F
 class Objective(Protocol):
     """A pure weighted sum over rows and decisions, so that micro-batches add up."""
 
-    couples_decisions: ClassVar[bool]
-    """Whether the loss mixes the decisions of a row, as a square of their sum does."""
+    @property
+    def couples_decisions(self) -> bool:
+        """Whether the loss mixes the decisions of a row, as a square of their sum does."""
+        ...
 
     def __call__(
         self,

@@ -11,6 +11,7 @@ import torch
 from mmrl.advantages import (
     batch_normalized,
     batch_scaled,
+    best_of_group,
     centered,
     group_normalized,
     leave_one_out,
@@ -33,6 +34,8 @@ def groups(values: list[float]) -> torch.Tensor:
         ("adv_dr_grpo", centered),
         ("adv_rloo", leave_one_out),
         ("adv_degenerate_groups", group_normalized),
+        ("adv_batch_std", lambda r: batch_scaled(r, std="sample")),
+        ("adv_passk", best_of_group),
     ],
 )
 def test_advantages_equal_the_reference(case: str, function) -> None:
@@ -144,3 +147,12 @@ def test_rounding_noise_of_equal_rewards_is_no_advantage(eps: float) -> None:
     assert (found[0] == 0).all() and (found[1] != 0).all()
     scores = normalized({"a": rewards}, {"a": 1.0}, eps=eps)
     assert (batch_normalized(scores)[0].abs() < 1e-3).all()
+
+
+def test_the_best_of_a_group_learns_by_its_lead_over_the_second() -> None:
+    """An abstained sample is nobody's rival; a group of one score has no lead."""
+    nan = float("nan")
+    rewards = torch.tensor([[1.0, nan, 3.0], [nan, nan, 5.0], [2.0, 2.0, 2.0]])
+    found = best_of_group(rewards)
+    assert found[0].tolist() == pytest.approx([0.0, 0.0, 2 / 2**0.5], rel=1e-5)
+    assert found[1:].tolist() == [[0.0] * 3] * 2

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmrl.objectives.clipped import clipped_surrogate
-from mmrl.objectives.grpo import Clip
 from mmrl.objectives.matching import matching_replay
+from mmrl.objectives.surrogate import Clip, surrogate_loss
 from mmrl.types import Actions, Metrics, Rollout
 
 SMALLEST_ERROR = 1e-10
@@ -33,7 +31,7 @@ def matching_log_prob(
 class Awm:
     """AWM as an objective: ratio of matching log-probs at the same noise and noise level."""
 
-    couples_decisions: ClassVar[bool] = False
+    couples_decisions = False
     clip: Clip
     power: float
     advantage_clip: float
@@ -60,11 +58,5 @@ class Awm:
             )
             for table in (stats, batch.behavior["denoise"])
         )
-        return clipped_surrogate(
-            new,
-            old,
-            advantages.clamp(-self.advantage_clip, self.advantage_clip) / self.advantage_clip,
-            weights,
-            clip_low=self.clip.low,
-            clip_high=self.clip.high,
-        )
+        bounded = advantages.clamp(-self.advantage_clip, self.advantage_clip) / self.advantage_clip
+        return surrogate_loss(self.clip, new, old, bounded, weights)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -21,7 +20,7 @@ class ReleasedDepo:
     <h, z> > 1. The KL of DePO itself is the trust region's, in closed form.
     """
 
-    couples_decisions: ClassVar[bool] = False
+    couples_decisions = False
     surrogate: Grpo
     pull: float
 

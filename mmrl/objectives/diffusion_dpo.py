@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from einops import rearrange
@@ -53,7 +52,7 @@ class DiffusionDpo:
     The reference is the fixed anchor.
     """
 
-    couples_decisions: ClassVar[bool] = False
+    couples_decisions = False
     beta: float
 
     def __post_init__(self) -> None:

@@ -1,34 +1,31 @@
-"""Clipped policy gradient over any mix of action kinds, each with its own clip (GRPO, DePO)."""
+"""Policy gradient through surrogates over any mix of action kinds (GRPO, DePO)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmrl.objectives.clipped import clipped_surrogate
+from mmrl.objectives.surrogate import Surrogate, surrogate_loss
 from mmrl.types import ActionKind, Actions, Metrics, Rollout
 
 
 @dataclass(frozen=True)
-class Clip:
-    """The ratio is kept in [1 - low, 1 + high], and below `dual` where the advantage is < 0."""
-
-    low: float
-    high: float
-    dual: float | None = None
-
-
-@dataclass(frozen=True)
 class Grpo:
-    """-sum_bt w min(r A, clip(r) A), added over action kinds (arXiv:2402.03300, eq. 3, no KL)."""
+    """-sum_bt w min(r A, clip(r) A), added over action kinds (arXiv:2402.03300, eq. 3, no KL).
 
-    couples_decisions: ClassVar[bool] = False
-    clips: Mapping[ActionKind, Clip]
+    The clip is a surrogate of each kind's own; others stand in `surrogate_kinds`.
+    """
+
+    surrogates: Mapping[ActionKind, Surrogate]
+
+    @property
+    def couples_decisions(self) -> bool:
+        """Whether some kind has one ratio for a whole row."""
+        return any(surrogate.mixes_decisions for surrogate in self.surrogates.values())
 
     def __call__(
         self,
@@ -45,14 +42,10 @@ class Grpo:
         metrics: Metrics = {}
         for kind, stats in current.items():
             behavior, weights = batch.behavior[kind].log_probs, batch.weights[kind]
-            clip = self.clips[kind]
-            bounds = {"clip_low": clip.low, "clip_high": clip.high, "clip_dual": clip.dual}
-            loss, found = clipped_surrogate(
-                stats.log_probs, behavior, advantages, weights, **bounds
-            )
+            given = (self.surrogates[kind], stats.log_probs, behavior, advantages)
+            loss, found = surrogate_loss(*given, weights)
             if kind in batch.scales:
-                scaled = weights * batch.scales[kind]
-                loss, _ = clipped_surrogate(stats.log_probs, behavior, advantages, scaled, **bounds)
+                loss, _ = surrogate_loss(*given, weights * batch.scales[kind])
             total = total + loss
             suffix = f"/{kind}" if len(current) > 1 else ""
             metrics |= {name + suffix: value for name, value in found.items()}

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmrl.objectives.clipped import clipped_surrogate
-from mmrl.objectives.grpo import Clip
 from mmrl.objectives.matching import difference
+from mmrl.objectives.surrogate import Clip, surrogate_loss
 from mmrl.types import Actions, Metrics, Rollout
 
 
@@ -41,7 +39,7 @@ class Guard:
     The paper's second part, a weight of 1 / |dt| a step, comes in as the batch's step scales.
     """
 
-    couples_decisions: ClassVar[bool] = False
+    couples_decisions = False
     clip: Clip
 
     def __call__(
@@ -64,11 +62,10 @@ class Guard:
         regulated = regulated_log_ratio(
             log_ratio, stats.mean, behavior.mean, behavior.scale, weights
         )
-        bounds = {"clip_low": self.clip.low, "clip_high": self.clip.high}
         origin = torch.zeros_like(regulated)
-        loss, metrics = clipped_surrogate(regulated, origin, advantages, weights, **bounds)
+        loss, metrics = surrogate_loss(self.clip, regulated, origin, advantages, weights)
         metrics["approx_kl"] = -(weights * log_ratio.detach()).sum().item()
         if "denoise" in batch.scales:
             scaled = weights * batch.scales["denoise"]
-            loss, _ = clipped_surrogate(regulated, origin, advantages, scaled, **bounds)
+            loss, _ = surrogate_loss(self.clip, regulated, origin, advantages, scaled)
         return loss, metrics

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mmrl.objectives.clipped import LARGEST_LOG_RATIO
 from mmrl.objectives.depo import ReleasedDepo
 from mmrl.objectives.grpo import Grpo
+from mmrl.objectives.surrogate import LARGEST_LOG_RATIO
 from mmrl.types import Actions, ActionStats, Metrics, Replay, Rollout
 
 
@@ -87,7 +87,7 @@ def _lowest(values: Float[Tensor, "B L"], live: Bool[Tensor, "B L"]) -> Float[Te
 class ReportedDepo:
     """An objective over tokens and latents that also says how the latents stand."""
 
-    couples_decisions: ClassVar[bool] = False
+    couples_decisions = False
     objective: Grpo | ReleasedDepo
     answers: int
     """Answers of one step on all processes."""

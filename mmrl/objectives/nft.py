@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -57,7 +56,7 @@ def _x0_error(
 class Nft:
     """DiffusionNFT as an objective; old is the EMA anchor, or what sampled where there is none."""
 
-    couples_decisions: ClassVar[bool] = False
+    couples_decisions = False
     beta: float
     advantage_clip: float
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -182,7 +182,7 @@ class Prdp:
     Steps of weight 0 are masked. The reference is the fixed anchor.
     """
 
-    couples_decisions: ClassVar[bool] = True
+    couples_decisions = True
     beta: float
     clip: float | None
     step_reduction: StepReduction = "mean"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -20,7 +19,7 @@ class Reinforce:
     Nothing corrects for a policy that has moved since the rollout: take one update per rollout.
     """
 
-    couples_decisions: ClassVar[bool] = False
+    couples_decisions = False
 
     def __call__(
         self,

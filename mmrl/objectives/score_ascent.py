@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -20,7 +19,7 @@ class ScoreAscent:
     A sample that could not be scored (NaN) adds nothing.
     """
 
-    couples_decisions: ClassVar[bool] = False
+    couples_decisions = False
 
     def __call__(
         self,

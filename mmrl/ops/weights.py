@@ -22,6 +22,17 @@ def per_sequence(mask: Float[Tensor, "B T"], *, total: float | None = None) -> F
     return mask / mask.sum(1, keepdim=True).clamp(min=1.0) / max(rows, 1.0)
 
 
+def per_length(
+    mask: Float[Tensor, "B T"], length: float, *, total: float | None = None
+) -> Float[Tensor, "B T"]:
+    """mask / (rows * length), `length` one number for all rows (Dr. GRPO: the longest allowed).
+
+    Every decision counts alike, whatever the lengths of the batch.
+    """
+    rows = float(len(mask)) if total is None else total
+    return mask / length / max(rows, 1.0)
+
+
 def per_timestep(
     mask: Float[Tensor, "B T"], scales: Float[Tensor, " T"], *, total: float | None = None
 ) -> Float[Tensor, "B T"]:

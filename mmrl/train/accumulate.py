@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmrl.objectives.clipped import LARGEST_LOG_RATIO
+from mmrl.objectives.surrogate import LARGEST_LOG_RATIO
+from mmrl.ops.parity import gap
 from mmrl.recipe import Recipe
 from mmrl.train.state import TrainState, coefficient
 from mmrl.trust_region.penalty import anchor_kls, penalty
 from mmrl.trust_region.schedule import TrustRegion
 from mmrl.trust_region.weights import using
 from mmrl.types import Actions, Metrics, Rollout, concat_stats
+
+logger = logging.getLogger(__name__)
+MISMATCH_NATS = 1.0
+"""Of one decision: how far the two passes of a streamed gradient may be apart."""
+MISMATCH = (
+    f"the two passes of a streamed gradient are more than {MISMATCH_NATS:g} nat a decision apart, "
+    "so the loss is formed on other likelihoods than it moves (metric replay/gap): is dropout on, "
+    "or is a pass under autocast, or with another guidance or text than the sampler's?"
+)
 
 
 @dataclass
@@ -53,12 +65,12 @@ def accumulate(
     The first pass over a rollout is on-policy: its own likelihoods become the denominator of the
     ratio, and their distance from what the sampler recorded is logged.
     """
-    if recipe.objective.couples_decisions:
+    cuts = list(decision_parts(recipe, batch))
+    if recipe.objective.couples_decisions and len(cuts) > 1:
         found = _accumulate_coupled(recipe, state, batch, advantages, replayed, start)
     else:
         parts = [
-            _accumulate_part(recipe, state, batch, advantages, replayed, start, part)
-            for part in decision_parts(recipe, batch)
+            _accumulate_part(recipe, state, batch, advantages, replayed, start, cut) for cut in cuts
         ]
         found = Accumulated(join_decisions([part.current for part in parts]), {})
         for part in parts:
@@ -102,7 +114,8 @@ def _accumulate_coupled(
     """A loss that mixes the decisions of a path, in the memory of one decision, exactly.
 
     First d loss / d likelihood on constants, then sum (slope * likelihood) part by part: the chain
-    rule. The first pass over a rollout takes the constants from the sampler.
+    rule. The first pass over a rollout takes the constants from the sampler. Where both forward
+    passes are apart the chain rule does not hold: `replay/gap` says so.
     """
     parts = list(decision_parts(recipe, batch))
     known = replayed.behavior.get(start)
@@ -127,9 +140,9 @@ def _accumulate_coupled(
     for part in parts:
         cut = batch.decisions(part)
         actions = recipe.policy.evaluate(cut)
-        if not known:
-            gap = log_prob_gap({kind: stats.detach() for kind, stats in actions.items()}, cut)
-            add_metrics(metrics, {"rollout/log_prob_gap": gap})
+        apart = passes_apart(actions, replace(cut, behavior=cut_decisions(constant, part)))
+        first = {} if known else {"rollout/log_prob_gap": apart}
+        add_metrics(metrics, first | {"replay/gap": apart})
         pull(leaves, actions, part).backward()
     return Accumulated(constant, metrics)
 
@@ -242,6 +255,27 @@ def ratio_deviation(actions: Actions, batch: Rollout) -> float:
 def log_prob_gap(actions: Actions, batch: Rollout) -> float:
     """sum w |replayed - sampled log-prob|: how far replay is from what the sampler recorded."""
     return _weighted_gap(actions, batch, lambda log_ratio: log_ratio)
+
+
+@torch.no_grad()
+def passes_apart(actions: Actions, batch: Rollout) -> float:
+    """As `log_prob_gap`; warns, once, of a decision that is MISMATCH_NATS or more apart.
+
+    Log-probs of continuous actions are means over D elements: times D they are nats.
+    """
+    for kind, stats in actions.items():
+        known = batch.behavior[kind].log_probs.to(stats.log_probs.device)
+        largest = gap(stats.log_probs, known, batch.weights[kind].to(known.device) != 0).largest
+        nats = largest * (1 if stats.mean is None else stats.mean.shape[-1])
+        if not nats < MISMATCH_NATS:
+            warn_once(MISMATCH)
+    return log_prob_gap(actions, batch)
+
+
+@cache
+def warn_once(text: str) -> None:
+    """A warning that a process logs one time, for what would be true of every step."""
+    logger.warning(text)
 
 
 def _weighted_gap(actions: Actions, batch: Rollout, of: Callable[[Tensor], Tensor]) -> float:

@@ -10,7 +10,7 @@ from mmrl.diffusion.plan import StepPlan
 from mmrl.diffusion.sampler import sample_path, step_transition
 from mmrl.diffusion.sigmas import shifted_sigmas
 from mmrl.diffusion.transitions import TransitionKind, transition
-from mmrl.objectives.clipped import clipped_surrogate
+from mmrl.objectives.surrogate import Clip, surrogate_loss
 from mmrl.ops import gaussian
 from mmrl.ops.kl import estimate
 from mmrl.ops.weights import per_timestep
@@ -43,13 +43,12 @@ def test_the_first_loss_is_minus_the_mean_of_advantage_times_scale(kind: Transit
         current.append(gaussian.log_prob(after, again.mean, again.std))
     scales = equalizer_scales(kind, SIGMAS, eta=0.5)[list(plan.trained_steps())].float()
     advantages = torch.tensor([1.0, -2.0, 0.5, 3.0])
-    loss, metrics = clipped_surrogate(
+    loss, metrics = surrogate_loss(
+        Clip(0.0001, 0.0001),
         torch.stack(current, 1),
         torch.stack(behavior, 1),
         advantages,
         per_timestep(torch.ones(4, 3), scales),
-        clip_low=1e-4,
-        clip_high=1e-4,
     )
     assert torch.equal(torch.stack(current, 1), torch.stack(behavior, 1))
     assert loss.item() == pytest.approx(-(advantages[:, None] * scales).mean().item(), rel=1e-6)

@@ -11,7 +11,7 @@ from mmrl.diffusion.plan import StepPlan
 from mmrl.diffusion.sigmas import shifted_sigmas
 from mmrl.diffusion.timestep_weights import mean_one, noise_level_weights, uniform_weights
 from mmrl.diffusion.transitions import step_stds
-from mmrl.objectives.clipped import clipped_surrogate
+from mmrl.objectives.surrogate import Clip, surrogate_loss
 from mmrl.ops.weights import per_timestep
 
 SIGMAS = shifted_sigmas(8, 3.0)
@@ -66,13 +66,8 @@ def test_steps_in_any_order_with_their_own_scales_give_one_gradient() -> None:
     for order in (torch.arange(4), torch.tensor([2, 0, 3, 1])):
         chosen = steps[order]
         weights = per_timestep(torch.ones(3, 4, dtype=torch.float64), scales[chosen])
-        loss, _ = clipped_surrogate(
-            current[:, chosen],
-            behavior[:, chosen],
-            advantages,
-            weights,
-            clip_low=1e-4,
-            clip_high=1e-4,
+        loss, _ = surrogate_loss(
+            Clip(0.0001, 0.0001), current[:, chosen], behavior[:, chosen], advantages, weights
         )
         gradients.append(torch.autograd.grad(loss, current)[0])
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-12, atol=0)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from mmrl.advantages import group_normalized
-from mmrl.objectives.clipped import clipped_surrogate
 from mmrl.objectives.depo import ReleasedDepo
-from mmrl.objectives.grpo import Clip, Grpo
+from mmrl.objectives.grpo import Grpo
+from mmrl.objectives.surrogate import Clip, surrogate_loss
 from mmrl.ops import vmf
 from mmrl.ops.kl import estimate
 from mmrl.ops.latent_steps import (
@@ -218,14 +218,12 @@ def test_without_latents_depo_is_grpo_on_tokens() -> None:
         }
     )
     both, _ = case.grpo()(current, {}, silent, case.advantages)
-    plain, _ = clipped_surrogate(
+    plain, _ = surrogate_loss(
+        Clip(0.2, 0.28, 3.0),
         current["token"].log_probs,
         batch.behavior["token"].log_probs,
         case.advantages,
         batch.weights["token"],
-        clip_low=0.2,
-        clip_high=0.28,
-        clip_dual=3.0,
     )
     assert both.item() == plain.item()
 
@@ -238,14 +236,12 @@ def test_the_dual_clip_equals_the_reference(case: dict) -> None:
         for name in ("log_probs", "old_log_probs", "advantages", "mask")
     )
     new.requires_grad_(True)
-    loss, metrics = clipped_surrogate(
+    loss, metrics = surrogate_loss(
+        Clip(case["clip_low"], case["clip_high"], case["clip_dual"]),
         new[:, None],
         old[:, None],
         advantages,
         per_decision(mask[:, None]),
-        clip_low=case["clip_low"],
-        clip_high=case["clip_high"],
-        clip_dual=case["clip_dual"],
     )
     (slope,) = torch.autograd.grad(loss, new)
     assert loss.item() == pytest.approx(case["loss"], abs=1e-8, rel=1e-8)

@@ -6,8 +6,9 @@ import math
 
 import torch
 
-from mmrl.objectives.grpo import Clip, Grpo
+from mmrl.objectives.grpo import Grpo
 from mmrl.objectives.reinforce import Reinforce
+from mmrl.objectives.surrogate import Clip
 from mmrl.types import Actions, ActionStats
 from tests.objectives.batches import denoise_batch
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from mmrl.objectives.clipped import clipped_surrogate
+from mmrl.objectives.surrogate import Clip, surrogate_loss
 from mmrl.ops import gaussian
 from mmrl.trust_region.penalty import anchor_kls, penalty
 from mmrl.types import ActionKind, Actions, ActionStats
@@ -31,13 +31,12 @@ def test_the_released_weight_pulls_less_than_a_millionth_as_hard_as_the_policy()
     scale = torch.full((1, 1), std, dtype=torch.float64)
     current: Actions = {"denoise": ActionStats(log_prob, mean, scale)}
     kept: Actions = {"denoise": ActionStats(log_prob.detach(), anchor, scale)}
-    loss, _ = clipped_surrogate(
+    loss, _ = surrogate_loss(
+        Clip(0.0001, 0.0001),
         log_prob,
         log_prob.detach(),
         torch.ones(1).double(),
         weights["denoise"],
-        clip_low=1e-4,
-        clip_high=1e-4,
     )
     [policy] = torch.autograd.grad(loss, mean, retain_graph=True)
     kls = anchor_kls(current, {"periodic": kept}, weights, estimator="k3")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmrl.objectives.clipped import LARGEST_LOG_RATIO, clipped_surrogate
+from mmrl.objectives.surrogate import LARGEST_LOG_RATIO, Clip, surrogate_loss
 from mmrl.ops.weights import per_decision, per_sequence
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -34,13 +34,12 @@ def test_loss_gradient_and_clip_shares_equal_the_reference(name: str) -> None:
     mask = tensor(inputs["mask"])
     weigh = per_decision if hyper["agg"] == "token_mean" else per_sequence
     new = tensor(inputs["logp_new"]).requires_grad_(True)
-    loss, metrics = clipped_surrogate(
+    loss, metrics = surrogate_loss(
+        Clip(hyper["eps_low"], hyper["eps_high"]),
         new,
         tensor(inputs["logp_old"]),
         tensor(inputs["advantages"]),
         weigh(mask),
-        clip_low=hyper["eps_low"],
-        clip_high=hyper["eps_high"],
     )
     loss.backward()
     assert loss.item() == pytest.approx(expected["loss"], abs=1e-12)
@@ -55,13 +54,12 @@ def test_micro_batches_with_the_global_count_are_the_reference_batch() -> None:
     new = tensor(given["logp_new"]).requires_grad_(True)
     total = tensor([0.0])[0]
     for rows in given["micro_batches"]:
-        loss, _ = clipped_surrogate(
+        loss, _ = surrogate_loss(
+            Clip(hyper["eps_low"], hyper["eps_high"]),
             new[rows],
             tensor(given["logp_old"])[rows],
             tensor(given["advantages"])[rows],
             per_decision(tensor(given["mask"])[rows], total=hyper["tokens_global"]),
-            clip_low=hyper["eps_low"],
-            clip_high=hyper["eps_high"],
         )
         loss.backward()
         total = total + loss.detach()
@@ -73,13 +71,12 @@ def test_a_band_without_ends_is_plain_importance_weighting() -> None:
     case = CASES["importance_weighted_unclipped"]
     given, expected = case["inputs"], case["expected"]
     new = tensor(given["logp_new"]).requires_grad_(True)
-    loss, metrics = clipped_surrogate(
+    loss, metrics = surrogate_loss(
+        Clip(1.0, math.inf),
         new,
         tensor(given["logp_old"]),
         tensor(given["advantages"]),
         per_decision(tensor(given["mask"])),
-        clip_low=1.0,
-        clip_high=math.inf,
     )
     loss.backward()
     assert loss.item() == pytest.approx(expected["loss"], abs=1e-12)
@@ -93,9 +90,7 @@ def test_clips_are_counted_on_the_side_they_bind() -> None:
     log_ratio = torch.log(tensor([[2.0], [2.0], [0.5], [0.5]])).requires_grad_(True)
     advantages, weights = tensor([1.0, -1.0, 1.0, -1.0]), torch.full((4, 1), 0.25)
     zeros = torch.zeros((4, 1), dtype=torch.float64)
-    loss, metrics = clipped_surrogate(
-        log_ratio, zeros, advantages, weights.double(), clip_low=0.2, clip_high=0.3
-    )
+    loss, metrics = surrogate_loss(Clip(0.2, 0.3), log_ratio, zeros, advantages, weights.double())
     loss.backward()
     assert log_ratio.grad is not None
     assert log_ratio.grad[:, 0].tolist() == pytest.approx([0, 0.5, -0.125, 0], abs=1e-15)
@@ -107,9 +102,7 @@ def test_clips_are_counted_on_the_side_they_bind() -> None:
 def test_half_precision_log_probs_are_subtracted_in_float32() -> None:
     """-0.10009765625 + 1 needs ten bits, bfloat16 has eight and would make 0.8984375 of it."""
     new, old = (torch.tensor([[value]], dtype=torch.bfloat16) for value in (-0.1, -1.0))
-    loss, metrics = clipped_surrogate(
-        new, old, torch.ones(1), torch.ones(1, 1), clip_low=0.2, clip_high=10.0
-    )
+    loss, metrics = surrogate_loss(Clip(0.2, 10.0), new, old, torch.ones(1), torch.ones(1, 1))
     assert loss.item() == pytest.approx(-math.exp(0.89990234375), rel=1e-6)
     assert metrics["approx_kl"] == pytest.approx(-0.89990234375, rel=1e-6)
 
@@ -117,13 +110,12 @@ def test_half_precision_log_probs_are_subtracted_in_float32() -> None:
 def test_sage_grpos_loss_with_its_clamped_advantage() -> None:
     new = tensor(PPO["log_prob_new"])[:, None].requires_grad_(True)
     advantages = tensor(PPO["advantage"]).clamp(-PPO["adv_clip"], PPO["adv_clip"])
-    loss, _ = clipped_surrogate(
+    loss, _ = surrogate_loss(
+        Clip(PPO["clip"], PPO["clip"]),
         new,
         tensor(PPO["log_prob_old"])[:, None],
         advantages,
         torch.full((4, 1), 0.25, dtype=torch.float64),
-        clip_low=PPO["clip"],
-        clip_high=PPO["clip"],
     )
     loss.backward()
     assert loss.item() == pytest.approx(PPO["loss"], abs=1e-12)
@@ -135,8 +127,8 @@ def test_on_policy_gradient_is_reinforce() -> None:
     """At ratio 1 the clip is idle: d loss / d log_prob = -w A."""
     log_probs = torch.tensor([[-1.0, -2.0], [-0.5, -3.0]], requires_grad=True)
     advantages, weights = torch.tensor([1.0, -2.0]), torch.full((2, 2), 0.25)
-    loss, metrics = clipped_surrogate(
-        log_probs, log_probs.detach(), advantages, weights, clip_low=0.2, clip_high=0.2
+    loss, metrics = surrogate_loss(
+        Clip(0.2, 0.2), log_probs, log_probs.detach(), advantages, weights
     )
     loss.backward()
     torch.testing.assert_close(log_probs.grad, -weights * advantages[:, None])
@@ -149,8 +141,8 @@ def test_padding_may_hold_anything(poison: float) -> None:
     log_probs = torch.tensor([[-1.0, poison], [poison, poison]], requires_grad=True)
     behavior = torch.tensor([[-1.5, -poison], [0.0, poison]])
     weights = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
-    loss, metrics = clipped_surrogate(
-        log_probs, behavior, torch.tensor([1.0, 1.0]), weights, clip_low=0.2, clip_high=0.2
+    loss, metrics = surrogate_loss(
+        Clip(0.2, 0.2), log_probs, behavior, torch.tensor([1.0, 1.0]), weights
     )
     loss.backward()
     assert loss.item() == pytest.approx(-1.2)
@@ -164,10 +156,10 @@ def test_micro_batches_add_up() -> None:
     new, old = torch.randn((2, 4, 3), generator=generator, dtype=torch.float64)
     advantages = torch.randn(4, generator=generator, dtype=torch.float64)
     weights = torch.rand((4, 3), generator=generator, dtype=torch.float64)
-    bounds = {"clip_low": 0.2, "clip_high": 0.3}
-    whole, metrics = clipped_surrogate(new, old, advantages, weights, **bounds)
+    bounds = Clip(0.2, 0.3)
+    whole, metrics = surrogate_loss(bounds, new, old, advantages, weights)
     parts = [
-        clipped_surrogate(new[p], old[p], advantages[p], weights[p], **bounds)
+        surrogate_loss(bounds, new[p], old[p], advantages[p], weights[p])
         for p in (slice(0, 1), slice(1, 4))
     ]
     torch.testing.assert_close(sum(loss for loss, _ in parts), whole)
@@ -186,9 +178,7 @@ def test_one_runaway_token_leaves_the_others_their_gradient(
     new = torch.tensor([[log_ratio, -1.0]], dtype=dtype, requires_grad=True)
     old = torch.tensor([[0.0, -1.0]], dtype=dtype)
     weights = torch.full((1, 2), 0.5)
-    loss, metrics = clipped_surrogate(
-        new, old, torch.tensor([gain]), weights, clip_low=0.2, clip_high=0.3, clip_dual=dual
-    )
+    loss, metrics = surrogate_loss(Clip(0.2, 0.3, dual), new, old, torch.tensor([gain]), weights)
     loss.backward()
     assert new.grad is not None
     assert new.grad.tolist() == [[0.0, -0.5 * gain]]
@@ -208,13 +198,8 @@ def test_one_runaway_token_leaves_the_others_their_gradient(
 @pytest.mark.parametrize("gain", [1.0, -1.0])
 def test_up_to_its_bound_a_log_ratio_is_as_it_is(gain: float) -> None:
     new = tensor([[-19.9, -3.0, 0.0, 3.0, 19.9]]).requires_grad_()
-    loss, metrics = clipped_surrogate(
-        new,
-        torch.zeros_like(new),
-        tensor([gain]),
-        torch.ones_like(new),
-        clip_low=1.0,
-        clip_high=math.inf,
+    loss, metrics = surrogate_loss(
+        Clip(1.0, math.inf), new, torch.zeros_like(new), tensor([gain]), torch.ones_like(new)
     )
     loss.backward()
     torch.testing.assert_close(new.grad, -gain * new.detach().exp(), rtol=1e-12, atol=0)
@@ -223,7 +208,7 @@ def test_up_to_its_bound_a_log_ratio_is_as_it_is(gain: float) -> None:
 
 def test_a_log_prob_that_is_not_a_number_is_not_hidden() -> None:
     new = torch.tensor([[math.nan, -1.0]], requires_grad=True)
-    loss, _ = clipped_surrogate(
-        new, torch.zeros(1, 2), torch.ones(1), torch.ones(1, 2), clip_low=0.2, clip_high=0.2
+    loss, _ = surrogate_loss(
+        Clip(0.2, 0.2), new, torch.zeros(1, 2), torch.ones(1), torch.ones(1, 2)
     )
     assert loss.isnan()
