@@ -75,6 +75,11 @@ def prompts_of(part: slice, rows: int, group_size: int) -> slice:
     return slice(start // group_size, stop // group_size)
 
 
+def each_of(prompts: Sequence[Prompt], group_size: int) -> list[Prompt]:
+    """Prompts of the rows, group-major."""
+    return [prompt for prompt in prompts for _ in range(group_size)]
+
+
 def all_decisions(part: slice, length: int) -> None:
     """ValueError for a part of an answer: each token hangs on all before it."""
     if part != slice(0, length):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mmrl.diffusion.plan import StepPlan
 from mmrl.diffusion.sampler import step_transition
+from mmrl.policies.base import Ready, no_one_waits
 from mmrl.policies.video import VideoPolicy
 from mmrl.policies.video_model import Conditioning, Latents
 from mmrl.types import FIRST_TURN, Actions, ActionStats, Prompt, Rollout, Turn, VideoSample
@@ -68,19 +69,20 @@ class BackpropPolicy:
         group_size: int,
         seeds: Sequence[int],
         turn: Turn = FIRST_TURN,
+        ready: Ready = no_one_waits,
     ) -> Rollout:
         """G videos per prompt, and the states that the last K steps start from."""
         schedule = self.video.schedule(self.video.sampling.num_steps)
         plan = StepPlan.deterministic(len(schedule))
-        told, before, videos = [], [], []
+        rows = [prompt for prompt in prompts for _ in range(group_size)]
+        told, before, samples = [], [], []
         for part, path in self.video.paths(prompts, group_size, seeds, schedule, plan):
             told.append(part)
             before.append(path.states[len(schedule) - self.num_steps])
-            videos += self.video.decode(path.states[-1])
-        rows = [prompt for prompt in prompts for _ in range(group_size)]
+            samples += self.video.finished(rows[len(samples) :], path, ready)
         start = torch.cat(before)
         return Rollout(
-            samples=self.video.as_samples(rows, videos),
+            samples=samples,
             group_size=group_size,
             behavior={},
             weights={"denoise": torch.full((len(rows), 1), 1 / len(rows), device=start.device)},

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
-from mmrl.types import FIRST_TURN, Actions, Prompt, Rollout, TextSample, Turn, VideoSample
+from mmrl.types import (
+    FIRST_TURN,
+    Actions,
+    Prompt,
+    Rollout,
+    Sample,
+    TextSample,
+    Turn,
+    VideoSample,
+)
+
+Ready = Callable[[Sequence[Sample]], None]
+"""Who is told of finished samples while a rollout goes on."""
+
+
+def no_one_waits(samples: Sequence[Sample]) -> None:
+    """For rollouts whose samples are of use at the end only."""
 
 
 @runtime_checkable
@@ -32,8 +48,12 @@ class Policy(Protocol):
         group_size: int,
         seeds: Sequence[int],
         turn: Turn = FIRST_TURN,
+        ready: Ready = no_one_waits,
     ) -> Rollout:
-        """G stochastic samples per prompt, group-major, without gradients."""
+        """G stochastic samples per prompt, group-major, without gradients.
+
+        `ready` is called with each part of the samples that is finished: whole groups, in order.
+        """
         ...
 
     def evaluate(self, batch: Rollout) -> Actions:

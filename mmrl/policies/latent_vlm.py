@@ -30,7 +30,14 @@ from mmrl.ops.latent_steps import (
     slots,
 )
 from mmrl.ops.weights import per_decision, per_sequence
-from mmrl.policies.answers import all_decisions, check_template, prompts_of, text_samples
+from mmrl.policies.answers import (
+    all_decisions,
+    check_template,
+    each_of,
+    prompts_of,
+    text_samples,
+)
+from mmrl.policies.base import Ready, no_one_waits
 from mmrl.policies.latent_writing import Draws, Written, feed, join, write
 from mmrl.types import (
     FIRST_TURN,
@@ -120,19 +127,23 @@ class LatentVlmPolicy:
         group_size: int,
         seeds: Sequence[int],
         turn: Turn = FIRST_TURN,
+        ready: Ready = no_one_waits,
     ) -> Rollout:
         """G sampled answers per prompt; a prompt's noise comes from its own seed alone."""
         inputs = self.inputs(prompts)
         per_pass = max(1, self.rows // group_size)
-        parts = []
+        parts, samples = [], []
         for start in range(0, len(prompts), per_pass):
             part = slice(start, start + per_pass)
             if not self.model.vision_learns:
                 inputs[part] = self.model.look(inputs[part])
             draws = self._draws(seeds[part], group_size, self.temperature)
             parts.append(self._write(inputs[part], draws))
+            finished = self._samples(each_of(prompts[part], group_size), parts[-1])
+            ready(finished)
+            samples += finished
         written = join(parts)
-        rollout = self._rollout(prompts, group_size, inputs, written)
+        rollout = self._rollout(samples, group_size, inputs, written)
         if self.variant == "released":
             return replace(rollout, behavior=self.evaluate(rollout))
         _, real = slots(written.latent)
@@ -234,7 +245,11 @@ class LatentVlmPolicy:
         )
 
     def _rollout(
-        self, prompts: Sequence[Prompt], group_size: int, inputs: list[VlmInputs], made: Written
+        self,
+        samples: Sequence[TextSample],
+        group_size: int,
+        inputs: list[VlmInputs],
+        made: Written,
     ) -> Rollout:
         """The rollout but for its likelihoods."""
         _, real = slots(made.latent)
@@ -253,7 +268,7 @@ class LatentVlmPolicy:
         weigh = per_sequence if by_row else per_decision
         scale = torch.full((real.shape[1],), self.latent_weight, device=real.device)
         return Rollout(
-            samples=self._samples([p for p in prompts for _ in range(group_size)], made),
+            samples=samples,
             group_size=group_size,
             behavior={},
             weights={kind: weigh(mask) for kind, mask in masks.items()},

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mmrl.config import ConfigError
 from mmrl.diffusion.plan import StepPlan
 from mmrl.ops.weights import per_decision
+from mmrl.policies.base import Ready, no_one_waits
 from mmrl.policies.noise import GroupNoise
 from mmrl.policies.video import VideoPolicy
 from mmrl.policies.video_model import Conditioning, Latents
@@ -87,6 +88,7 @@ class MatchingPolicy:
         group_size: int,
         seeds: Sequence[int],
         turn: Turn = FIRST_TURN,
+        ready: Ready = no_one_waits,
     ) -> Rollout:
         """G finished videos per prompt, and their latents noised to `num_levels` levels."""
         sigmas = self._levels(turn)
@@ -95,6 +97,7 @@ class MatchingPolicy:
             told.append(part[0])
             clean.append(part[1])
             samples += part[2]
+            ready(part[2])
         noise = GroupNoise([seed + 1 for seed in seeds], group_size, self.video.model.latent_shape)
         replay = _noise(torch.cat(clean), sigmas, noise, Conditioning.concat(told), self)
         return Rollout(
@@ -143,9 +146,9 @@ def generated(
     plan = StepPlan.deterministic(len(schedule))
     rows = [prompt for prompt in prompts for _ in range(group_size)]
     for told, path in policy.paths(prompts, group_size, seeds, schedule, plan):
-        clean = path.states[-1]
-        mine, rows = rows[: len(clean)], rows[len(clean) :]
-        yield told, clean, policy.as_samples(mine, policy.decode(clean))
+        samples = policy.finished(rows, path)
+        rows = rows[len(samples) :]
+        yield told, path.states[-1], samples
 
 
 def _noise(

@@ -17,6 +17,7 @@ from mmrl.diffusion.sampler import Path as SamplePath
 from mmrl.diffusion.sampler import Schedule, sample_path, step_transition
 from mmrl.diffusion.transitions import TransitionKind, Variant
 from mmrl.ops.weights import per_decision
+from mmrl.policies.base import Ready, no_one_waits
 from mmrl.policies.denoise import DenoiseReplay, join_steps, step_stats
 from mmrl.policies.noise import GroupNoise
 from mmrl.policies.solvers import unipc
@@ -90,25 +91,27 @@ class VideoPolicy:
         group_size: int,
         seeds: Sequence[int],
         turn: Turn = FIRST_TURN,
+        ready: Ready = no_one_waits,
     ) -> Rollout:
         """Paths of G videos per prompt, their decoded videos, and the trained transitions."""
         schedule = self.schedule(self.sampling.num_steps)
         plan = self.plan(turn)
         steps = plan.trained_steps()
-        replays, behavior, videos = [], [], []
+        asked = [prompt for prompt in prompts for _ in range(group_size)]
+        replays, behavior, samples = [], [], []
         for told, path in self.paths(prompts, group_size, seeds, schedule, plan):
-            videos += self.decode(path.states[-1])
+            samples += self.finished(asked[len(samples) :], path, ready)
             replays.append(DenoiseReplay.of(path, told, steps))
             behavior.append(
                 join_steps([step_stats(path.states[s + 1], path.transitions[s]) for s in steps])
             )
         replay = DenoiseReplay.concat(replays)
         return Rollout(
-            samples=self.as_samples([p for p in prompts for _ in range(group_size)], videos),
+            samples=samples,
             group_size=group_size,
             behavior={"denoise": concat_stats(behavior)},
             weights={"denoise": per_decision(torch.ones_like(replay.before[:, :, 0, 0, 0, 0]))},
-            counts={"denoise": float(len(videos) * len(steps))},
+            counts={"denoise": float(len(samples) * len(steps))},
             replay=replay,
             scales=self._scales(schedule, steps),
             drawn={"denoise": replay.after.flatten(2)},
@@ -220,6 +223,15 @@ class VideoPolicy:
         return [
             video for part in latents.split(self.rows) for video in self.model.decode(part).cpu()
         ]
+
+    def finished(
+        self, prompts: Sequence[Prompt], path: SamplePath, ready: Ready = no_one_waits
+    ) -> list[VideoSample]:
+        """The decoded ends of a path, which answer the first of `prompts`; `ready` gets them."""
+        ends = path.states[-1]
+        samples = self.as_samples(prompts[: len(ends)], self.decode(ends))
+        ready(samples)
+        return samples
 
     def as_samples(
         self, prompts: Sequence[Prompt], videos: Sequence[Float[Tensor, "F 3 H W"]]

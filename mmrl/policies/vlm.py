@@ -25,10 +25,12 @@ from mmrl.policies.answers import (
     Answers,
     all_decisions,
     check_template,
+    each_of,
     join,
     prompts_of,
     text_samples,
 )
+from mmrl.policies.base import Ready, no_one_waits
 from mmrl.policies.engine_config import ParityConfig
 from mmrl.policies.parity import settle
 from mmrl.types import FIRST_TURN, Actions, ActionStats, Prompt, Rollout, TextSample, Turn
@@ -93,6 +95,7 @@ class VlmPolicy:
         group_size: int,
         seeds: Sequence[int],
         turn: Turn = FIRST_TURN,
+        ready: Ready = no_one_waits,
     ) -> Rollout:
         """G sampled answers per prompt; a prompt's noise comes from its own seed alone.
 
@@ -104,16 +107,14 @@ class VlmPolicy:
             inputs = [
                 one for part in _slices(inputs, size) for one in self.model.look(inputs[part])
             ]
-        if self.engine is None:
-            answers = self._own_answers(inputs, group_size, seeds, size)
-            return self._recorded(prompts, inputs, answers, group_size)
-        self.engine.push(self.model)
-        chats = [self.model.chat(prompt, self.prompt_template) for prompt in prompts]
-        answers = self.engine.answer(prompts, chats, group_size, seeds).to(self.model.device)
-        rollout = self._recorded(prompts, inputs, answers, group_size)
-        parts = _slices(rollout.samples, size * group_size)
-        found = [self.evaluate(rollout.rows(part))["token"].log_probs for part in parts]
-        return settle(rollout, torch.cat(found), self.parity)
+        if self.engine is not None:
+            return self._engine_rollout(self.engine, prompts, inputs, group_size, seeds, ready)
+        parts, samples = [], []
+        for part in _slices(inputs, size):
+            draw = _sampler(seeds[part], group_size, self.temperature)
+            parts.append(self._generate(inputs[part], group_size, draw))
+            samples += self._finished(prompts[part], group_size, parts[-1], ready)
+        return self._recorded(samples, inputs, join(parts), group_size)
 
     def evaluate(self, batch: Rollout) -> Actions:
         """Log-probs of every answer token at the sampling temperature, teacher-forced."""
@@ -162,18 +163,36 @@ class VlmPolicy:
         """A transformers folder with its processor, or a PEFT adapter folder."""
         self.model.save_pretrained(folder)
 
-    def _own_answers(
-        self, inputs: Sequence[VlmInputs], group_size: int, seeds: Sequence[int], size: int
-    ) -> Answers:
-        parts = []
-        for part in _slices(inputs, size):
-            draw = _sampler(seeds[part], group_size, self.temperature)
-            parts.append(self._generate(inputs[part], group_size, draw))
-        return join(parts)
+    def _engine_rollout(
+        self,
+        engine: AnswerEngine,
+        prompts: Sequence[Prompt],
+        inputs: Sequence[VlmInputs],
+        group_size: int,
+        seeds: Sequence[int],
+        ready: Ready,
+    ) -> Rollout:
+        """All answers at once; they are ready before the replay that compares log-probs."""
+        engine.push(self.model)
+        chats = [self.model.chat(prompt, self.prompt_template) for prompt in prompts]
+        answers = engine.answer(prompts, chats, group_size, seeds).to(self.model.device)
+        samples = self._finished(prompts, group_size, answers, ready)
+        rollout = self._recorded(samples, inputs, answers, group_size)
+        parts = _slices(samples, max(1, self.rows // group_size) * group_size)
+        found = [self.evaluate(rollout.rows(part))["token"].log_probs for part in parts]
+        return settle(rollout, torch.cat(found), self.parity)
+
+    def _finished(
+        self, prompts: Sequence[Prompt], group_size: int, answers: Answers, ready: Ready
+    ) -> list[TextSample]:
+        """What the answers say, as `ready` is told it."""
+        samples = self._samples(each_of(prompts, group_size), answers)
+        ready(samples)
+        return samples
 
     def _recorded(
         self,
-        prompts: Sequence[Prompt],
+        samples: Sequence[TextSample],
         inputs: Sequence[VlmInputs],
         answers: Answers,
         group_size: int,
@@ -181,7 +200,7 @@ class VlmPolicy:
         weigh = per_sequence if self.weighting == "sequence" else per_decision
         count = len(answers.ids) if self.weighting == "sequence" else answers.mask.sum().item()
         return Rollout(
-            samples=self._samples([p for p in prompts for _ in range(group_size)], answers),
+            samples=samples,
             group_size=group_size,
             behavior={"token": ActionStats(answers.log_probs)},
             weights={"token": weigh(answers.mask)},

@@ -94,6 +94,10 @@ class Breaker:
             self.opened_at, self.probing = self.clock(), False
             self.times_opened += 1
 
+    def abandoned(self) -> None:
+        """A call ended without telling whether the reward is there: another may probe."""
+        self.probing = False
+
 
 @dataclass
 class Budget:

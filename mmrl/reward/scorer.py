@@ -8,13 +8,11 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from mmrl.config import ConfigError
 from mmrl.reward.base import is_async, unit_of
@@ -26,53 +24,12 @@ from mmrl.reward.calls import (
     to_scores,
 )
 from mmrl.reward.faults import MAX_BACKOFF_S, Breaker, Budget, FaultPolicy, Status, status_of
+from mmrl.reward.scored import INFINITE, Scored
 from mmrl.types import Metrics, Sample
 
 logger = logging.getLogger(__name__)
-INFINITE = "a score was infinite"
 CONCURRENT_CALLS = 16
 """Calls of one async reward that are under way at once."""
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Scores of some samples, NaN where `statuses` is not "ok"."""
-
-    values: Float[Tensor, " B"]
-    statuses: tuple[Status, ...]
-    reasons: tuple[str, ...]
-    """A failure's own words; empty for "ok" and for most that abstain."""
-
-    @classmethod
-    def failed(cls, status: Status, count: int, reason: str = "") -> Scored:
-        """No score for any of `count` samples."""
-        return cls(torch.full((count,), torch.nan), (status,) * count, (reason,) * count)
-
-    @classmethod
-    def of(cls, values: Float[Tensor, " B"]) -> Scored:
-        """A reward's own values: NaN abstains, an infinite value is an error."""
-        names: list[Status] = [
-            "ok" if value.isfinite() else "abstained" if value.isnan() else "error"
-            for value in values
-        ]
-        reasons = tuple(INFINITE if name == "error" else "" for name in names)
-        return cls(torch.where(values.isfinite(), values, torch.nan), tuple(names), reasons)
-
-    @classmethod
-    def joined(cls, parts: Sequence[Scored]) -> Scored:
-        """Several parts in their order."""
-        values = [part.values for part in parts]
-        joined = torch.cat(values) if values else torch.empty(0)
-        return cls(
-            joined,
-            tuple(status for part in parts for status in part.statuses),
-            tuple(reason for part in parts for reason in part.reasons),
-        )
-
-    def failures(self) -> list[str]:
-        """Why each sample has no score, such as "error: bad file"; empty where it has one."""
-        told = zip(self.statuses, self.reasons, strict=True)
-        return ["" if s == "ok" else f"{s}: {reason}" if reason else s for s, reason in told]
 
 
 class Scorer:
@@ -104,24 +61,21 @@ class Scorer:
         self._busy = threading.Lock()
         self._jitter = random.Random(name)
 
-    def start(
-        self, samples: Sequence[Sample], group_size: int = 1, *, stops: bool = True
-    ) -> Callable[[], Scored]:
-        """Begin to score; the returned function waits for the end. A sync reward starts there.
-
-        RewardError where the failures of the last batches pass the budget; with `stops` off they
-        spend none.
-        """
+    def begin(self, group_size: int = 1, *, stops: bool = True) -> Scoring:
+        """A new batch; with `stops` off its failures spend no budget."""
         self.retries, self._opened_before = 0, self.breaker.times_opened
-        if self.is_async:
-            scoring = self._score(samples, group_size)
-            future = asyncio.run_coroutine_threadsafe(scoring, background_loop())
-            return lambda: self._finish(future.result(), stops)
-        return lambda: self._finish(run_without_loop(self._score(samples, group_size)), stops)
+        return Scoring(self, group_size, stops)
 
     def score(self, samples: Sequence[Sample], group_size: int = 1) -> Scored:
-        """Scores and statuses of all samples."""
-        return self.start(samples, group_size)()
+        """Scores and statuses of all samples.
+
+        RewardError where the failures of the last batches pass the budget.
+        """
+        batch = self.begin(group_size)
+        try:
+            return batch.start(samples)()
+        finally:
+            batch.cancel()
 
     def counts(self) -> Metrics:
         """What the last `score` met: samples by status, retries, times the breaker opened."""
@@ -130,33 +84,20 @@ class Scorer:
         opened = self.breaker.times_opened - self._opened_before
         return {**counted, "retries": float(self.retries), "breaker_open": float(opened)}
 
-    def _finish(self, scored: Scored, stops: bool) -> Scored:
+    def end(self, scored: Scored, stops: bool) -> Scored:
+        """Count what became of a batch, and let it spend budget where it `stops` the run."""
         self.statuses = Counter(scored.statuses)
         if stops:
             self.budget.spend(scored.statuses, self.last_failure)
         return scored
 
-    async def _score(self, samples: Sequence[Sample], group_size: int) -> Scored:
-        if self.waits:
-            await self._sleep(self.breaker.rest_left())
-        size = {"sample": 1, "group": group_size, "batch": max(1, len(samples))}[self.unit]
-        parts = [samples[start : start + size] for start in range(0, len(samples), size)]
-        if not self.is_async:
-            return Scored.joined([await self._part(part) for part in parts])
-        limit = asyncio.Semaphore(CONCURRENT_CALLS)
-
-        async def limited(part: Sequence[Sample]) -> Scored:
-            async with limit:
-                return await self._part(part)
-
-        return Scored.joined(await asyncio.gather(*(limited(part) for part in parts)))
-
-    async def _part(self, part: Sequence[Sample]) -> Scored:
+    async def ask(self, part: Sequence[Sample]) -> Scored:
+        """What one call tells of its samples, however many attempts and halves that takes."""
         found = await self._attempts(part)
         if found is not None:
             return found
         half = len(part) // 2
-        return Scored.joined([await self._part(part[:half]), await self._part(part[half:])])
+        return Scored.joined([await self.ask(part[:half]), await self.ask(part[half:])])
 
     async def _attempts(self, part: Sequence[Sample]) -> Scored | None:
         """The scores of one call, or the failure of its last attempt; None: try its halves."""
@@ -168,8 +109,9 @@ class Scorer:
             self.retries += attempt > 0
             try:
                 scored = Scored.of(to_scores(await self._call(part), len(part)))
-            except ConfigError:
-                raise  # no sample failed: the run itself is set up wrongly
+            except (ConfigError, asyncio.CancelledError):
+                self.breaker.abandoned()
+                raise  # no sample failed: the run itself is set up wrongly, or at its end
             except Exception as error:
                 status, reason = self._note(error, part), self.last_failure
                 if self.unit == "batch" and len(part) > 1 and _may_be_one_sample(error):
@@ -180,7 +122,7 @@ class Scorer:
                     self.last_failure = INFINITE
                 return scored
             if status != "error" and attempt < self.policy.retries:
-                await self._sleep(self._backoff(attempt))
+                await self.sleep(self._backoff(attempt))
         return Scored.failed(status, len(part), reason)
 
     async def _call(self, part: Sequence[Sample]) -> Any:
@@ -209,11 +151,92 @@ class Scorer:
         longest = min(MAX_BACKOFF_S, self.policy.backoff_s * 2**attempt)
         return longest * self._jitter.uniform(0.5, 1.0)
 
-    async def _sleep(self, seconds: float) -> None:
+    async def sleep(self, seconds: float) -> None:
+        """Wait on the loop where the reward is async, else in this thread."""
         if self.is_async:
             await asyncio.sleep(seconds)
         elif seconds > 0:
             time.sleep(seconds)
+
+
+class Scoring:
+    """One batch of a scorer, whose samples may come in parts before all of them are there.
+
+    An async reward whose calls get one sample or one group is asked about a part as soon as it is
+    added; every other begins when the batch is whole. The limit of calls under way, the wait for an
+    open breaker and the counts are those of the batch.
+    """
+
+    def __init__(self, scorer: Scorer, group_size: int, stops: bool) -> None:
+        self.scorer = scorer
+        self.group_size = group_size
+        self.stops = stops
+        self.calls: list[Future[Scored]] = []
+        self._asked = 0
+        self._limit = asyncio.Semaphore(CONCURRENT_CALLS)
+        rest = scorer.breaker.rest_left() if scorer.waits else 0.0
+        self._not_before = time.monotonic() + rest
+
+    def add(self, samples: Sequence[Sample]) -> None:
+        """The next samples in order, whole groups; ConfigError of an earlier call is raised."""
+        if self.scorer.is_async and self.scorer.unit != "batch":
+            self._ask(samples)
+
+    def start(self, samples: Sequence[Sample]) -> Callable[[], Scored]:
+        """Begin with all that was not added; `samples` is the whole batch.
+
+        The returned function waits for the end, and there a sync reward starts. RewardError where
+        the failures of the last batches pass the budget.
+        """
+        if not self.scorer.is_async:
+            return lambda: self._end(run_without_loop(self._in_turn(samples)))
+        self._ask(samples[self._asked :])
+        return lambda: self._end(self._gathered())
+
+    def cancel(self) -> None:
+        """End every call that is under way."""
+        for call in self.calls:
+            call.cancel()
+
+    def _ask(self, samples: Sequence[Sample]) -> None:
+        _raise_failed(self.calls)
+        self._asked += len(samples)
+        self.calls += [
+            asyncio.run_coroutine_threadsafe(self._call(part), background_loop())
+            for part in self._parts(samples)
+        ]
+
+    async def _call(self, part: Sequence[Sample]) -> Scored:
+        await self._rest()
+        async with self._limit:
+            return await self.scorer.ask(part)
+
+    async def _in_turn(self, samples: Sequence[Sample]) -> Scored:
+        await self._rest()
+        return Scored.joined([await self.scorer.ask(part) for part in self._parts(samples)])
+
+    async def _rest(self) -> None:
+        await self.scorer.sleep(max(0.0, self._not_before - time.monotonic()))
+
+    def _parts(self, samples: Sequence[Sample]) -> Iterator[Sequence[Sample]]:
+        """What the calls get."""
+        sizes = {"sample": 1, "group": self.group_size, "batch": max(1, len(samples))}
+        size = sizes[self.scorer.unit]
+        return (samples[start : start + size] for start in range(0, len(samples), size))
+
+    def _gathered(self) -> Scored:
+        wait(self.calls, return_when=FIRST_EXCEPTION)
+        _raise_failed(self.calls)
+        return Scored.joined([call.result() for call in self.calls])
+
+    def _end(self, scored: Scored) -> Scored:
+        return self.scorer.end(scored, self.stops)
+
+
+def _raise_failed(calls: Sequence[Future[Scored]]) -> None:
+    for call in calls:
+        if call.done():
+            call.result()
 
 
 def _may_be_one_sample(error: Exception) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -15,7 +16,9 @@ from mmrl.config import Config, ConfigError, parse
 from mmrl.reward.base import Reward, RewardConfig, reward_class
 from mmrl.reward.faults import FaultPolicy
 from mmrl.reward.references import check_references
-from mmrl.reward.scorer import Scored, Scorer
+from mmrl.reward.scored import Scored
+from mmrl.reward.scorer import Scorer
+from mmrl.reward.scoring import TableScoring
 from mmrl.types import Metrics, Prompt, Rollout, Sample
 
 
@@ -107,18 +110,31 @@ class RewardTable:
         names: Sequence[str] | None = None,
         stops: bool = True,
     ) -> dict[str, Scored]:
-        """Scores by reward with what became of each sample; `names`: of these rewards only.
+        """Scores by reward with what became of each sample, as `scoring` takes them."""
+        with self.scoring(group_size, names=names, stops=stops) as scoring:
+            return scoring.finish(samples)
 
-        Async rewards begin at once and work while the others run. With `stops` off no number of
-        failures ends it, as in evaluations: each sample tells its own.
+    @contextmanager
+    def scoring(
+        self,
+        group_size: int = 1,
+        *,
+        names: Sequence[str] | None = None,
+        stops: bool = True,
+    ) -> Iterator[TableScoring]:
+        """A batch to score, in parts or at once; `names`: by these rewards only.
+
+        With `stops` off no number of failures ends it, as in evaluations: each sample tells its
+        own. What is under way when the block is left, by an error say, is cancelled.
         """
         chosen = [name for name in self.rewards if names is None or name in names]
-        order = sorted(chosen, key=lambda name: self.scorers[name].is_async)
-        finish = {
-            name: self.scorers[name].start(samples, group_size, stops=stops) for name in order
-        }
-        found = {name: finish[name]() for name in order}
-        return {name: found[name] for name in chosen}
+        scoring = TableScoring(
+            {name: self.scorers[name].begin(group_size, stops=stops) for name in chosen}
+        )
+        try:
+            yield scoring
+        finally:
+            scoring.cancel()
 
     def counts(self) -> Metrics:
         """What the last scoring met, as `reward/<name>/<what>`."""
@@ -154,15 +170,16 @@ class RewardTable:
                     key=f"rewards.{name}",
                 )
 
-    def score(self, rollout: Rollout) -> dict[str, Float[Tensor, "P G"]]:
-        """Raw scores by reward, one row a prompt; a group with too few scores loses those it has.
+    def score(self, rollout: Rollout, scoring: TableScoring) -> dict[str, Float[Tensor, "P G"]]:
+        """Raw scores by reward, one row a prompt, at the end of a rollout's `scoring`.
 
-        RewardError where a reward fails on more samples than its budget allows.
+        A group with too few scores loses those it has. RewardError where a reward fails on more
+        samples than its budget allows.
         """
-        scores = self.score_samples(rollout.samples, rollout.group_size)
+        found = scoring.finish(rollout.samples)
         return {
-            name: self._without_short_groups(name, values.view(-1, rollout.group_size))
-            for name, values in scores.items()
+            name: self._without_short_groups(name, one.values.view(-1, rollout.group_size))
+            for name, one in found.items()
         }
 
     def _without_short_groups(

@@ -23,7 +23,7 @@ from mmrl.data.wire import TensorRequest, unpack
 from mmrl.data.wire_samples import read_samples
 from mmrl.reward import FaultPolicy, Scorer, reward_class
 from mmrl.reward.base import unit_of
-from mmrl.reward.scorer import Scored
+from mmrl.reward.scored import Scored
 
 PATIENT = FaultPolicy(retries=0, breaker_after=10**9, budget=1.0, silent_batches=10**9)
 """Retries, breaker and budget are the client's: it knows what a missing score costs."""

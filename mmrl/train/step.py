@@ -33,21 +33,27 @@ class DivergedError(UserError):
 
 def train_step(recipe: Recipe, state: TrainState, config: TrainConfig, ranks: Ranks) -> Metrics:
     """Sample, score, and pass over the rollout `updates_per_rollout` times, an optimizer step for
-    each of `minibatches` parts; returns the step's metrics."""
+    each of `minibatches` parts; returns the step's metrics.
+
+    Rewards that can score a part of the rollout do so while the rest is sampled: `time/reward` is
+    what they take longer than the rollout.
+    """
     clock = time.perf_counter()
     prompts = ranks.mine(state.stream.take(config.prompts_per_step))
     shape = (config.prompts_per_step,)
     seeds = torch.randint(2**62, shape, generator=state.generator).tolist()
     turn = Turn(state.step, int(torch.randint(2**62, (), generator=state.generator)))
-    with torch.no_grad():
+    with torch.no_grad(), recipe.rewards.scoring(recipe.group_size) as scoring:
         with sampling_weights(recipe, state):
-            rollout = recipe.policy.rollout(prompts, recipe.group_size, ranks.mine(seeds), turn)
+            rollout = recipe.policy.rollout(
+                prompts, recipe.group_size, ranks.mine(seeds), turn, scoring.add
+            )
         cut_off = overlong(rollout) if recipe.drop_overlong else None
         if cut_off is not None:
             rollout = without(rollout, cut_off)
         rollout = weigh_globally(rollout, ranks)
         sampled = time.perf_counter()
-        scores = recipe.rewards.score(rollout)
+        scores = recipe.rewards.score(rollout, scoring)
         rewards = recipe.combine(scores, state.step)
         if cut_off is not None:
             rewards = torch.where(cut_off.view(rewards.shape), torch.nan, rewards)

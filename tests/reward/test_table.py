@@ -117,7 +117,8 @@ def test_a_group_with_too_few_scores_loses_those_it_has(file: Path) -> None:
 
     samples = [*SAMPLES[:2], SAMPLES[0], SAMPLES[2]]
     table = RewardTable({"picky": picky}, {"picky": 1.0}, {"picky": FaultPolicy(least_group=2)})
-    found = table.score(Rollout(samples, 2, {}, {}, {}, NoReplay()))["picky"]
+    with table.scoring(2) as scoring:
+        found = table.score(Rollout(samples, 2, {}, {}, {}, NoReplay()), scoring)["picky"]
     assert found[0].isnan().all()
     assert found[1].tolist() == [1, 1]
     counts = table.counts()
