@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -55,6 +55,21 @@ def status_of(error: Exception) -> Status:
     return "unavailable" if any(mark in name for mark in marks for name in names) else "error"
 
 
+@dataclass(frozen=True)
+class FaultMemory:
+    """What of a reward's breaker and budget outlives the process: counts, no clock's time."""
+
+    failures: int = 0
+    """Calls in a row that found the reward unavailable."""
+    is_open: bool = False
+    silent: int = 0
+    """Batches in a row of nothing but abstentions."""
+    causes: Sequence[Mapping[Status, int]] = ()
+    """Failures by status of the budget's last batches."""
+    sizes: Sequence[int] = ()
+    """Samples of each of them."""
+
+
 @dataclass
 class Breaker:
     """Open after `after` failures in a row; after `rest_s` one call may probe, and decides."""
@@ -94,6 +109,11 @@ class Breaker:
             self.opened_at, self.probing = self.clock(), False
             self.times_opened += 1
 
+    def recall(self, memory: FaultMemory) -> None:
+        """Go on as remembered; an open breaker may probe at once."""
+        self.failures = memory.failures
+        self.opened_at = self.clock() - self.rest_s if memory.is_open else None
+
     def abandoned(self) -> None:
         """A call ended without telling whether the reward is there: another may probe."""
         self.probing = False
@@ -130,6 +150,12 @@ class Budget:
                 f"{len(self.seen)} batches ({told}), more than its budget of {self.share:.0%}; "
                 f"last failure: {last_failure}"
             )
+
+    def recall(self, memory: FaultMemory) -> None:
+        """Go on as remembered, with as many of the last batches as count."""
+        self.silent = memory.silent
+        causes = map(Counter, memory.causes)
+        self.seen.extend(zip(causes, memory.sizes, strict=True))
 
     def _listen(self, statuses: Sequence[Status]) -> None:
         if not statuses or set(statuses) != {"abstained"}:

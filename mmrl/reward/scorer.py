@@ -23,7 +23,15 @@ from mmrl.reward.calls import (
     run_without_loop,
     to_scores,
 )
-from mmrl.reward.faults import MAX_BACKOFF_S, Breaker, Budget, FaultPolicy, Status, status_of
+from mmrl.reward.faults import (
+    MAX_BACKOFF_S,
+    Breaker,
+    Budget,
+    FaultMemory,
+    FaultPolicy,
+    Status,
+    status_of,
+)
 from mmrl.reward.scored import INFINITE, Scored
 from mmrl.types import Metrics, Sample
 
@@ -83,6 +91,21 @@ class Scorer:
         counted = {name: float(self.statuses[name]) for name in names}
         opened = self.breaker.times_opened - self._opened_before
         return {**counted, "retries": float(self.retries), "breaker_open": float(opened)}
+
+    def memory(self) -> FaultMemory:
+        """What breaker and budget have seen so far."""
+        return FaultMemory(
+            failures=self.breaker.failures,
+            is_open=self.breaker.opened_at is not None,
+            silent=self.budget.silent,
+            causes=[dict(causes) for causes, _ in self.budget.seen],
+            sizes=[size for _, size in self.budget.seen],
+        )
+
+    def recall(self, memory: FaultMemory) -> None:
+        """Let breaker and budget of a new scorer go on as remembered."""
+        self.breaker.recall(memory)
+        self.budget.recall(memory)
 
     def end(self, scored: Scored, stops: bool) -> Scored:
         """Count what became of a batch, and let it spend budget where it `stops` the run."""

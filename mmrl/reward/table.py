@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mmrl.config import Config, ConfigError, parse
 from mmrl.reward.base import Reward, RewardConfig, reward_class
-from mmrl.reward.faults import FaultPolicy
+from mmrl.reward.faults import FaultMemory, FaultPolicy
 from mmrl.reward.references import check_references
 from mmrl.reward.scored import Scored
 from mmrl.reward.scorer import Scorer
@@ -144,6 +144,15 @@ class RewardTable:
             for name, counted in told.items()
             for what, number in {**counted, "short_group": self.short_groups[name]}.items()
         }
+
+    def memory(self) -> dict[str, FaultMemory]:
+        """What breakers and budgets have seen so far, by reward."""
+        return {name: scorer.memory() for name, scorer in self.scorers.items()}
+
+    def recall(self, memory: Mapping[str, FaultMemory]) -> None:
+        """Let a new table go on as remembered; rewards that are not remembered begin anew."""
+        for name in self.scorers.keys() & memory.keys():
+            self.scorers[name].recall(memory[name])
 
     def check_references(self, prompts: Sequence[Prompt]) -> None:
         """ConfigError names the first prompt whose samples a trained reward could never score."""

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mmrl.config import UserError
+from mmrl.reward.faults import FaultMemory
 from mmrl.train.optimizer import masters, set_masters
 from mmrl.train.state import AlarmState, TrainState
 from mmrl.trust_region.controller import ControllerState
@@ -89,6 +90,10 @@ def load_checkpoint(path: Path, module: nn.Module, state: TrainState) -> None:
         anchor.version = record["anchors"][name]["version"]
     state.controllers = {k: ControllerState(**v) for k, v in record["controllers"].items()}
     state.alarm = AlarmState(**record.get("alarm", {}))
+    state.faults = [
+        {name: FaultMemory(**kept) for name, kept in process.items()}
+        for process in record.get("faults", [])
+    ]
     state.stream.epoch, state.stream.position = record["epoch"], record["position"]
     state.step, state.updates = record["step"], record["updates"]
     state.skipped = record.get("skipped", 0)
@@ -137,6 +142,7 @@ def _record(state: TrainState) -> dict[str, Any]:
         },
         "controllers": {name: asdict(found) for name, found in state.controllers.items()},
         "alarm": asdict(state.alarm),
+        "faults": [{k: asdict(v) for k, v in process.items()} for process in state.faults],
     }
 
 

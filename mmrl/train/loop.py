@@ -95,6 +95,8 @@ def _run(config: PipelineConfig, run: Path, *, resume: bool) -> Outcome:
     found = newest_sound(run / "checkpoints") if resume else None
     if found is not None:
         load_checkpoint(found, recipe.policy.module, state)
+        if state.faults:
+            recipe.rewards.recall(state.faults[accelerator.process_index % len(state.faults)])
     accelerator.wait_for_everyone()
     if ranks.is_main:
         metrics.keep_through(state.step)
@@ -170,10 +172,13 @@ def _steps(
                 found |= respond(train.alarm, recipe, state, found)
             hacked = bool(train.alarm and train.alarm.action == "stop" and found["alarm/rung"])
             stopping = hacked or ranks.any(flag.raised)
+            due = stopping or state.step % train.save_every == 0 or state.step == train.steps
+            if due:
+                state.faults = ranks.everyone(recipe.rewards.memory())
             if ranks.is_main:
                 metrics.write(state.step, found)
                 ranks.accelerator.log(found, step=state.step)
-                if stopping or state.step % train.save_every == 0 or state.step == train.steps:
+                if due:
                     save_checkpoint(
                         run / "checkpoints",
                         recipe.policy.module,

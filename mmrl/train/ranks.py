@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import nn
 
 T = TypeVar("T")
@@ -85,6 +86,10 @@ class Ranks:
             assert isinstance(flat, torch.Tensor)
             for p, part in zip(learning, flat.split([p.numel() for p in learning]), strict=True):
                 p.grad = part.view_as(p).clone()
+
+    def everyone(self, mine: T) -> list[T]:
+        """What every process has, in the order of processes."""
+        return gather_object([mine]) if self.world > 1 else [mine]
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on at least one rank."""

@@ -8,6 +8,7 @@ import torch
 
 from mmrl.data.prompts import PromptStream
 from mmrl.recipe import Recipe
+from mmrl.reward.faults import FaultMemory
 from mmrl.trust_region.controller import Coefficient, ControllerState, current
 from mmrl.trust_region.schedule import AnchorKind
 from mmrl.trust_region.weights import Anchor
@@ -37,6 +38,8 @@ class TrainState:
     controllers: dict[str, ControllerState] = field(default_factory=dict)
     """By `anchor/kind`."""
     alarm: AlarmState = field(default_factory=AlarmState)
+    faults: list[dict[str, FaultMemory]] = field(default_factory=list)
+    """By process and reward: breakers and budgets when the state was last saved."""
     step: int = 0
     updates: int = 0
     skipped: int = 0

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mmrl.train.checkpoint import checkpoints
 from tests.tiny import video_config, vlm_config
 
 SAME = ("reward/mean", "loss", "kl/periodic", "kl/stepwise", "grad_norm", "clip_fraction")
@@ -106,6 +107,9 @@ def test_two_processes_follow_the_curve_of_one(family: str, tmp_path: Path) -> N
         config.write_text(yaml.safe_dump(tree), encoding="utf-8")
         train(config, processes)
         curves.append(curve(run))
+        newest = checkpoints(run / "checkpoints")[-1]
+        state = json.loads((newest / "state.json").read_text("utf-8"))
+        assert len(state["faults"]) == processes
     assert len(curves[0]) == len(curves[1]) == 5
     for one, two in zip(*curves, strict=True):
         assert one.keys() == two.keys()
