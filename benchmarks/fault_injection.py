@@ -24,8 +24,8 @@ from benchmarks.chaos import proxy
 from benchmarks.figures import save_lines
 from benchmarks.serving import Service, free_port, running, start
 from mmrl.advantages import group_normalized
+from mmrl.objectives.clipped import Clip
 from mmrl.objectives.grpo import Grpo
-from mmrl.objectives.surrogate import Clip
 from mmrl.recipe import OptimizerConfig, Recipe, TrainConfig
 from mmrl.report.plots import Series
 from mmrl.reward import RewardTable

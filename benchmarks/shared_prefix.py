@@ -20,8 +20,8 @@ import torch
 
 from benchmarks.vlm_peer import build, clock, trl_seconds
 from mmrl.advantages import group_normalized
+from mmrl.objectives.clipped import Clip
 from mmrl.objectives.grpo import Grpo
-from mmrl.objectives.surrogate import Clip
 from mmrl.policies.vlm import TokenReplay, VlmPolicy
 from mmrl.types import ActionStats, Prompt, Rollout
 

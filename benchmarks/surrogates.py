@@ -22,7 +22,8 @@ from pydantic import TypeAdapter
 from benchmarks.figures import save_lines
 from benchmarks.trainings import train_once
 from mmrl.config import read_yaml
-from mmrl.objectives.surrogate import Clip, Surrogate, surrogate_loss
+from mmrl.objectives.clipped import Clip
+from mmrl.objectives.surrogate import Surrogate, surrogate_loss
 from mmrl.objectives.surrogate_kinds import SurrogateConfig
 from mmrl.report.plots import Series
 

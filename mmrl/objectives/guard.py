@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmrl.objectives.clipped import Clip
 from mmrl.objectives.matching import difference
-from mmrl.objectives.surrogate import Clip, surrogate_loss
+from mmrl.objectives.surrogate import surrogate_loss
 from mmrl.types import Actions, Metrics, Rollout
 
 

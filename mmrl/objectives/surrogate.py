@@ -1,4 +1,4 @@
-"""The policy-gradient loss as a weighted sum over decisions, and the clip of PPO."""
+"""The policy-gradient loss as a weighted sum over decisions, whatever bounds their ratio."""
 
 from __future__ import annotations
 
@@ -53,32 +53,6 @@ class Surrogate(Protocol):
     """Whether a decision's gain hangs on other decisions of its row."""
 
     def __call__(self, decisions: Decisions) -> Terms: ...
-
-
-@dataclass(frozen=True)
-class Clip:
-    """min(r A, clip(r, 1 - low, 1 + high) A), r = pi / behavior (PPO, arXiv:1707.06347, eq. 7).
-
-    Where A < 0, `dual` = c > 1 keeps it above c A: a bad decision's ratio pulls up to c (dual-clip
-    PPO, arXiv:1912.09729, eq. 5).
-    """
-
-    mixes_decisions: ClassVar[bool] = False
-    low: float
-    high: float
-    dual: float | None = None
-
-    def __call__(self, decisions: Decisions) -> Terms:
-        ratio, advantages = decisions.log_ratio.exp(), decisions.advantages
-        gain = torch.minimum(
-            ratio * advantages, ratio.clamp(1 - self.low, 1 + self.high) * advantages
-        )
-        low = (ratio < 1 - self.low) & (advantages < 0)
-        high = (ratio > 1 + self.high) & (advantages > 0)
-        if self.dual is not None:
-            gain = torch.where(advantages < 0, torch.maximum(gain, self.dual * advantages), gain)
-            high = high | ((ratio > self.dual) & (advantages < 0))
-        return Terms(gain, low, high)
 
 
 def surrogate_loss(

@@ -15,7 +15,8 @@ from pydantic import Field
 from torch import Tensor
 
 from mmrl.config import Config
-from mmrl.objectives.surrogate import LARGEST_LOG_RATIO, Clip, Decisions, Terms
+from mmrl.objectives.clipped import Clip
+from mmrl.objectives.surrogate import LARGEST_LOG_RATIO, Decisions, Terms
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from mmrl.advantages import group_normalized
 from mmrl.objectives.awm import Awm as AwmObjective
-from mmrl.objectives.surrogate import Clip
+from mmrl.objectives.clipped import Clip
 from mmrl.policies.matching import MatchingPolicy, generated
 from mmrl.policies.video_config import GridConfig
 from mmrl.recipe import Recipe, build_recipe, pipelines

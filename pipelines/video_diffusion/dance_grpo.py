@@ -7,8 +7,8 @@ is trained, the sample standard deviation, and no KL.
 from __future__ import annotations
 
 from mmrl.advantages import group_normalized
+from mmrl.objectives.clipped import Clip
 from mmrl.objectives.grpo import Grpo
-from mmrl.objectives.surrogate import Clip
 from mmrl.policies.video_config import SamplingConfig
 from mmrl.recipe import Recipe, build_recipe, pipelines
 from mmrl.video_recipe import MaxAdvantage, RatioClip, VideoPipelineConfig, build_policy

@@ -10,9 +10,9 @@ from typing import Literal
 
 from mmrl.advantages import group_normalized
 from mmrl.config import ConfigError
+from mmrl.objectives.clipped import Clip
 from mmrl.objectives.grpo import Grpo
 from mmrl.objectives.reinforce import Reinforce
-from mmrl.objectives.surrogate import Clip
 from mmrl.policies.video_config import SamplingConfig
 from mmrl.recipe import Recipe, build_recipe, pipelines
 from mmrl.video_recipe import MaxAdvantage, RatioClip, VideoPipelineConfig, build_policy

@@ -9,8 +9,8 @@ from __future__ import annotations
 from functools import partial
 
 from mmrl.advantages import group_normalized
+from mmrl.objectives.clipped import Clip
 from mmrl.objectives.grpo import Grpo
-from mmrl.objectives.surrogate import Clip
 from mmrl.policies.step_scales import TimestepWeighting, step_scales
 from mmrl.policies.video_config import SamplingConfig
 from mmrl.recipe import Recipe, build_recipe, pipelines

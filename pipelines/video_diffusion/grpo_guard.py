@@ -11,8 +11,8 @@ from torch import Tensor
 
 from mmrl.advantages import group_normalized
 from mmrl.diffusion.timestep_weights import mean_one
+from mmrl.objectives.clipped import Clip
 from mmrl.objectives.guard import Guard
-from mmrl.objectives.surrogate import Clip
 from mmrl.policies.video_config import SamplingConfig
 from mmrl.recipe import Recipe, build_recipe, pipelines
 from mmrl.trust_region.schedule import FixedAnchor, TrustRegion

@@ -10,8 +10,8 @@ from functools import partial
 from typing import Literal
 
 from mmrl.advantages import group_normalized
+from mmrl.objectives.clipped import Clip
 from mmrl.objectives.grpo import Grpo
-from mmrl.objectives.surrogate import Clip
 from mmrl.policies.step_scales import step_scales
 from mmrl.policies.video_config import SamplingConfig
 from mmrl.recipe import Recipe, build_recipe, pipelines

@@ -15,8 +15,9 @@ from mmrl.advantages import (
     leave_one_out,
 )
 from mmrl.config import ConfigError
+from mmrl.objectives.clipped import Clip
 from mmrl.objectives.grpo import Grpo
-from mmrl.objectives.surrogate import Clip, Surrogate
+from mmrl.objectives.surrogate import Surrogate
 from mmrl.objectives.surrogate_kinds import SurrogateConfig
 from mmrl.recipe import Advantage, Recipe, pipelines
 from mmrl.vlm_recipe import VlmPipelineConfig, build_vlm_policy, vlm_recipe

@@ -14,8 +14,8 @@ from mmrl.advantages import check_softening, group_normalized, soften_negatives
 from mmrl.config import Config, ConfigError
 from mmrl.data.gui import check_references
 from mmrl.mixing import weighted_sum
+from mmrl.objectives.clipped import Clip
 from mmrl.objectives.grpo import Grpo
-from mmrl.objectives.surrogate import Clip
 from mmrl.recipe import Recipe, pipelines
 from mmrl.trust_region.schedule import FixedAnchor, TrustRegion
 from mmrl.vlm_recipe import VlmPipelineConfig, build_vlm_policy, vlm_recipe

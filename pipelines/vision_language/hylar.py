@@ -12,10 +12,10 @@ from torch import Tensor
 
 from mmrl.advantages import group_normalized
 from mmrl.config import ConfigError
+from mmrl.objectives.clipped import Clip
 from mmrl.objectives.depo import ReleasedDepo
 from mmrl.objectives.grpo import Grpo
 from mmrl.objectives.latent_report import ReportedDepo
-from mmrl.objectives.surrogate import Clip
 from mmrl.ops import vmf
 from mmrl.recipe import Objective, Recipe, pipelines
 from mmrl.trust_region.schedule import FixedAnchor, TrustRegion

@@ -14,8 +14,8 @@ from mmrl.config import ConfigError
 from mmrl.data.files import CACHE_PREFIX, cache_folder
 from mmrl.data.medical import check_medical, without_pictures_of
 from mmrl.data.prompts import load_prompts
+from mmrl.objectives.clipped import Clip
 from mmrl.objectives.grpo import Grpo
-from mmrl.objectives.surrogate import Clip
 from mmrl.recipe import Recipe, pipelines
 from mmrl.trust_region.schedule import FixedAnchor, TrustRegion
 from mmrl.vlm_recipe import VlmPipelineConfig, build_vlm_policy, vlm_recipe

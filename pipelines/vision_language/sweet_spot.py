@@ -6,8 +6,8 @@ from pydantic import Field, model_validator
 
 from mmrl.advantages import group_normalized
 from mmrl.config import ConfigError
+from mmrl.objectives.clipped import Clip
 from mmrl.objectives.grpo import Grpo
-from mmrl.objectives.surrogate import Clip
 from mmrl.recipe import Recipe, pipelines
 from mmrl.trust_region.schedule import FixedAnchor, TrustRegion
 from mmrl.vlm_recipe import VlmPipelineConfig, build_vlm_policy, vlm_recipe

@@ -10,7 +10,8 @@ from mmrl.diffusion.plan import StepPlan
 from mmrl.diffusion.sampler import sample_path, step_transition
 from mmrl.diffusion.sigmas import shifted_sigmas
 from mmrl.diffusion.transitions import TransitionKind, transition
-from mmrl.objectives.surrogate import Clip, surrogate_loss
+from mmrl.objectives.clipped import Clip
+from mmrl.objectives.surrogate import surrogate_loss
 from mmrl.ops import gaussian
 from mmrl.ops.kl import estimate
 from mmrl.ops.weights import per_timestep

@@ -11,7 +11,8 @@ from mmrl.diffusion.plan import StepPlan
 from mmrl.diffusion.sigmas import shifted_sigmas
 from mmrl.diffusion.timestep_weights import mean_one, noise_level_weights, uniform_weights
 from mmrl.diffusion.transitions import step_stds
-from mmrl.objectives.surrogate import Clip, surrogate_loss
+from mmrl.objectives.clipped import Clip
+from mmrl.objectives.surrogate import surrogate_loss
 from mmrl.ops.weights import per_timestep
 
 SIGMAS = shifted_sigmas(8, 3.0)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mmrl.objectives.awm import Awm, matching_log_prob
-from mmrl.objectives.surrogate import Clip
+from mmrl.objectives.clipped import Clip
 from mmrl.types import Actions, ActionStats
 from tests.objectives.batches import NoisedReplay, denoise_batch
 

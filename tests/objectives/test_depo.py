@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from mmrl.advantages import group_normalized
+from mmrl.objectives.clipped import Clip
 from mmrl.objectives.depo import ReleasedDepo
 from mmrl.objectives.grpo import Grpo
-from mmrl.objectives.surrogate import Clip, surrogate_loss
+from mmrl.objectives.surrogate import surrogate_loss
 from mmrl.ops import vmf
 from mmrl.ops.kl import estimate
 from mmrl.ops.latent_steps import (

@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
+from mmrl.objectives.clipped import Clip
 from mmrl.objectives.grpo import Grpo
 from mmrl.objectives.guard import Guard, regulated_log_ratio
-from mmrl.objectives.surrogate import Clip
 from mmrl.ops import gaussian
 from mmrl.types import Actions, ActionStats, Rollout
 from tests.objectives.batches import denoise_batch

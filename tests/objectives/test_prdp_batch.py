@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from mmrl.objectives.awm import Awm
+from mmrl.objectives.clipped import Clip
 from mmrl.objectives.diffusion_dpo import DiffusionDpo
 from mmrl.objectives.guard import Guard
 from mmrl.objectives.nft import Nft
 from mmrl.objectives.prdp import Prdp, prdp_loss
 from mmrl.objectives.reinforce import Reinforce
-from mmrl.objectives.surrogate import Clip
 from mmrl.ops.gaussian import log_prob
 from mmrl.recipe import Objective
 from mmrl.types import Actions, ActionStats, Prompt, Rollout

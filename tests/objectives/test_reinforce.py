@@ -6,9 +6,9 @@ import math
 
 import torch
 
+from mmrl.objectives.clipped import Clip
 from mmrl.objectives.grpo import Grpo
 from mmrl.objectives.reinforce import Reinforce
-from mmrl.objectives.surrogate import Clip
 from mmrl.types import Actions, ActionStats
 from tests.objectives.batches import denoise_batch
 

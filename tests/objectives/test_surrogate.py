@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmrl.objectives.surrogate import LARGEST_LOG_RATIO, Clip, surrogate_loss
+from mmrl.objectives.clipped import Clip, clipped_surrogate
+from mmrl.objectives.surrogate import LARGEST_LOG_RATIO, surrogate_loss
 from mmrl.ops.weights import per_decision, per_sequence
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -212,3 +213,15 @@ def test_a_log_prob_that_is_not_a_number_is_not_hidden() -> None:
         Clip(0.2, 0.2), new, torch.zeros(1, 2), torch.ones(1), torch.ones(1, 2)
     )
     assert loss.isnan()
+
+
+def test_the_function_is_the_loss_of_its_clip() -> None:
+    case = CASES["dual_clip"]
+    given, hyper = case["inputs"], case["hyper"]
+    new, old, gains = (tensor(given[name]) for name in ("logp_new", "logp_old", "advantages"))
+    weights = per_decision(tensor(given["mask"]))
+    bounds = {"clip_low": hyper["eps_low"], "clip_high": hyper["eps_high"]}
+    loss, metrics = clipped_surrogate(new, old, gains, weights, **bounds, clip_dual=hyper["dual"])
+    assert loss.item() == pytest.approx(case["expected"]["loss"], abs=1e-12)
+    clip = Clip(hyper["eps_low"], hyper["eps_high"], hyper["dual"])
+    assert metrics == surrogate_loss(clip, new, old, gains, weights)[1]

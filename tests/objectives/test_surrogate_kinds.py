@@ -12,7 +12,8 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from mmrl.objectives.surrogate import Clip, Surrogate, surrogate_loss
+from mmrl.objectives.clipped import Clip
+from mmrl.objectives.surrogate import Surrogate, surrogate_loss
 from mmrl.objectives.surrogate_kinds import SurrogateConfig
 from mmrl.ops.weights import per_decision, per_length, per_sequence
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from mmrl.config import apply_overrides, read_yaml
+from mmrl.objectives.clipped import Clip
 from mmrl.objectives.depo import ReleasedDepo
 from mmrl.objectives.grpo import Grpo
 from mmrl.objectives.latent_report import ReportedDepo
-from mmrl.objectives.surrogate import Clip
 from mmrl.ops import vmf
 from mmrl.policies.latent_vlm import LatentVlmPolicy
 from mmrl.recipe import Recipe

@@ -13,9 +13,11 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from mmrl.diffusion.equalizer import equalizer_scales
+from mmrl.objectives.clipped import Clip
 from mmrl.objectives.grpo import Grpo
 from mmrl.objectives.prdp import Prdp
-from mmrl.objectives.surrogate import Clip
+from mmrl.objectives.surrogate import Surrogate
+from mmrl.objectives.surrogate_kinds import Gmpo, Gspo, Vespo
 from mmrl.policies.video import VideoPolicy
 from mmrl.recipe import Objective, OptimizerConfig, Recipe, TrainConfig
 from mmrl.reward import RewardTable
@@ -164,6 +166,18 @@ def test_grpo_streams_the_gradient_of_the_whole_loss(chunk: int | None) -> None:
     assert found[1].metrics["kl/periodic/denoise"] > 1e-4
     assert found[2].metrics["kl/periodic/denoise"] == 0.0
     assert found[2].metrics["kl/stepwise/denoise"] > 1e-4
+
+
+@pytest.mark.parametrize("chunk", [1, 2, None])
+@pytest.mark.parametrize(
+    "surrogate", [Gspo(kind="gspo", low=0.02, high=0.02), Gmpo(kind="gmpo"), Vespo(kind="vespo")]
+)
+def test_a_ratio_of_the_whole_path_streams_the_gradient_of_the_whole_loss(
+    chunk: int | None, surrogate: Surrogate
+) -> None:
+    policy = toy_policy(scales=SCALES, decision_chunk=chunk)
+    found = passes(policy, Grpo({"denoise": surrogate}), MOVING, equal_gradients)
+    assert found[0].metrics["ratio/deviation"] == 0 < found[1].metrics["ratio/deviation"]
 
 
 @pytest.mark.parametrize("chunk", [1, 2, None])

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from mmrl.objectives.surrogate import Clip, surrogate_loss
+from mmrl.objectives.clipped import Clip
+from mmrl.objectives.surrogate import surrogate_loss
 from mmrl.ops import gaussian
 from mmrl.trust_region.penalty import anchor_kls, penalty
 from mmrl.types import ActionKind, Actions, ActionStats
