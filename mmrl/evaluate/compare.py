@@ -4,15 +4,38 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mmrl.config import UserError
 from mmrl.evaluate.metrics import bootstrap_ci
-from mmrl.evaluate.paired import Wins, count_wins, holm, mcnemar_p_value, sign_flip_p_value
+from mmrl.evaluate.paired import (
+    Verdict,
+    Wins,
+    count_wins,
+    holm,
+    mcnemar_p_value,
+    sign_flip_p_value,
+    verdict,
+)
 from mmrl.evaluate.pairing import pair_rows
 from mmrl.evaluate.result import Result
-from mmrl.evaluate.row import Row
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """One metric of both arms, sample by sample; NaN: could not be scored."""
+
+    before: Sequence[float]
+    after: Sequence[float]
+    groups: Sequence[int]
+    """Which prompt a pair answers."""
+
+    def known(self) -> Pairs:
+        """Those with a score in both arms."""
+        rows = zip(self.before, self.after, self.groups, strict=True)
+        kept = [row for row in rows if math.isfinite(row[1] - row[0])]
+        return Pairs(*map(list, zip(*kept, strict=True))) if kept else Pairs((), (), ())
 
 
 @dataclass(frozen=True)
@@ -37,13 +60,9 @@ class Comparison:
     level: float
 
     @property
-    def verdict(self) -> str:
-        """`rose` or `fell` where the interval leaves out 0 and p is at most 1 - level."""
-        if not math.isfinite(self.low):
-            return "one prompt: no interval"
-        if self.p_value > 1 - self.level + 1e-12 or self.low <= 0 <= self.high:
-            return "no clear change"
-        return "rose" if self.low > 0 else "fell"
+    def verdict(self) -> Verdict:
+        """Whether the second arm clearly rose or fell."""
+        return verdict(self.low, self.high, self.p_value, level=self.level)
 
 
 def compare(before: Result, after: Result, *, tie: float = 0.0) -> list[Comparison]:
@@ -53,27 +72,33 @@ def compare(before: Result, after: Result, *, tie: float = 0.0) -> list[Comparis
     without a score in both for any sample is left out.
     """
     pairs = pair_rows(before.rows, after.rows)
-    shared = [name for name in before.names() if name in after.names()]
-    names = [name for name in shared if any(math.isfinite(_gap(name, *pair)) for pair in pairs)]
-    if not names:
+    groups = [row.group for row, _ in pairs]
+    metrics = {
+        name: Pairs([x.score(name) for x, _ in pairs], [y.score(name) for _, y in pairs], groups)
+        for name in before.names()
+        if name in after.names()
+    }
+    found = compare_metrics(metrics, level=before.level, tie=tie)
+    if not found:
         raise UserError(
             f"no metric with a score in both: {', '.join(before.names())} and "
             f"{', '.join(after.names())}"
         )
-    found = [_compare(name, pairs, before.level, tie) for name in names]
+    return found
+
+
+def compare_metrics(
+    metrics: Mapping[str, Pairs], *, level: float, tie: float = 0.0
+) -> list[Comparison]:
+    """Every metric that has a pair with both scores; p-values are corrected over all of them."""
+    known = {name: pairs.known() for name, pairs in metrics.items()}
+    found = [_compare(name, pairs, level, tie) for name, pairs in known.items() if pairs.groups]
     adjusted = holm([one.p_value for one in found])
     return [replace(one, p_value=p) for one, p in zip(found, adjusted, strict=True)]
 
 
-def _gap(name: str, before: Row, after: Row) -> float:
-    """NaN where one of the two has no score."""
-    return after.score(name) - before.score(name)
-
-
-def _compare(name: str, pairs: Sequence[tuple[Row, Row]], level: float, tie: float) -> Comparison:
-    known = [pair for pair in pairs if math.isfinite(_gap(name, *pair))]
-    old, new = [x.score(name) for x, _ in known], [y.score(name) for _, y in known]
-    groups = [x.group for x, _ in known]
+def _compare(name: str, pairs: Pairs, level: float, tie: float) -> Comparison:
+    old, new, groups = pairs.before, pairs.after, pairs.groups
     gaps = [y - x for x, y in zip(old, new, strict=True)]
     mean, low, high = bootstrap_ci(gaps, groups, level=level)
     binary = not {*old, *new} - {0.0, 1.0} and max(Counter(groups).values()) == 1
@@ -83,7 +108,7 @@ def _compare(name: str, pairs: Sequence[tuple[Row, Row]], level: float, tie: flo
         p_value = sign_flip_p_value(gaps, groups)
     return Comparison(
         name,
-        len(known),
+        len(gaps),
         len(set(groups)),
         math.fsum(old) / len(old),
         math.fsum(new) / len(new),

@@ -5,10 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from mmrl.evaluate.metrics import wilson_interval
+
+Verdict = Literal["rose", "fell", "no clear change", "one prompt: no interval"]
+
+
+def verdict(low: float, high: float, p_value: float, *, level: float) -> Verdict:
+    """`rose` or `fell` where the interval of the change leaves out 0 *and* p is at most 1 - level.
+
+    Bounds that are NaN are those of one prompt, which says nothing of how prompts differ.
+    """
+    if not math.isfinite(low):
+        return "one prompt: no interval"
+    if p_value > 1 - level + 1e-12 or low <= 0 <= high:
+        return "no clear change"
+    return "rose" if low > 0 else "fell"
 
 
 @dataclass(frozen=True)

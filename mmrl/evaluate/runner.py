@@ -89,7 +89,7 @@ def summarize(found: Evaluation) -> dict[str, dict[str, Any]]:
     summary = {}
     for name, scores in found.scores.items():
         mean, low, high = bootstrap_ci(scores.tolist(), groups=found.prompts, level=LEVEL)
-        known = [round(value, 6) if math.isfinite(value) else None for value in scores.tolist()]
+        known = [value if math.isfinite(value) else None for value in scores.tolist()]
         summary[name] = {
             "mean": mean,
             "low": low if math.isfinite(low) else None,

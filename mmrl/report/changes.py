@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from mmrl.evaluate.metrics import bootstrap_ci
+from mmrl.evaluate.compare import Comparison, Pairs, compare_metrics
+from mmrl.evaluate.paired import Verdict
 from mmrl.report.run import RunData
 
 LEVEL = 0.95
 """Of intervals whose evaluation does not say."""
-Verdict = Literal["rose", "fell", "no clear change"]
 
 
 @dataclass(frozen=True)
@@ -31,26 +31,30 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Change:
-    """One metric of the held-out set. `difference` pairs the same prompt and seed."""
+    """One metric of the held-out set."""
 
     name: str
     watched: bool
     n: int
     before: Estimate
     after: Estimate
-    difference: Estimate | None
+    paired: Comparison | None
+    """The same prompts and seeds, pair by pair; None without single values to pair."""
+
+    @property
+    def difference(self) -> Estimate | None:
+        """After - before, with the interval that belongs to pairs."""
+        one = self.paired
+        return None if one is None else Estimate(one.difference, one.low, one.high)
 
     @property
     def verdict(self) -> Verdict:
-        """Rose or fell only where the interval of the change leaves out 0.
-
-        Without single values to pair, the two intervals must not touch.
-        """
-        if self.difference is not None:
-            low, high = self.difference.low, self.difference.high
-        else:
-            low, high = self.after.low - self.before.high, self.after.high - self.before.low
-        return "rose" if low > 0 else "fell" if high < 0 else "no clear change"
+        """That of `mmrl compare`. Without single values the two intervals must not touch."""
+        if self.paired is not None:
+            return self.paired.verdict
+        if self.after.low > self.before.high:
+            return "rose"
+        return "fell" if self.after.high < self.before.low else "no clear change"
 
 
 def changes(run: RunData) -> list[Change]:
@@ -60,7 +64,18 @@ def changes(run: RunData) -> list[Change]:
     trained = run.evaluation.get("trained", "reward")
     names = [name for name in before if name in after]
     names.sort(key=lambda name: (name != trained, name in watched))
-    return [_change(run, name, name in watched, before[name], after[name]) for name in names]
+    paired = _paired(run, names)
+    return [
+        Change(
+            name,
+            name in watched,
+            min(int(before[name]["n"]), int(after[name]["n"])),
+            _estimate(before[name]),
+            _estimate(after[name]),
+            paired.get(name),
+        )
+        for name in names
+    ]
 
 
 def number(value: float) -> str:
@@ -82,19 +97,16 @@ def level(run: RunData) -> str:
     return f"{100 * run.evaluation.get('level', LEVEL):g} %"
 
 
-def _change(
-    run: RunData, name: str, watched: bool, before: Mapping[str, Any], after: Mapping[str, Any]
-) -> Change:
-    old, new = _values(before), _values(after)
-    difference = None
-    if old and len(old) == len(new):
-        members = (run.config.get("evaluate") or {}).get("samples_per_prompt", 1)
-        prompts = [index // members for index in range(len(old))]
-        gains = [later - earlier for earlier, later in zip(old, new, strict=True)]
-        share = run.evaluation.get("level", LEVEL)
-        difference = Estimate(*bootstrap_ci(gains, groups=prompts, level=share))
-    n = min(int(before["n"]), int(after["n"]))
-    return Change(name, watched, n, _estimate(before), _estimate(after), difference)
+def _paired(run: RunData, names: Sequence[str]) -> dict[str, Comparison]:
+    """The comparison of every metric whose single values are there before and after."""
+    members = (run.config.get("evaluate") or {}).get("samples_per_prompt", 1)
+    metrics = {}
+    for name in names:
+        old, new = (_values(run.evaluation[when][name]) for when in ("before", "after"))
+        if len(old) == len(new):
+            metrics[name] = Pairs(old, new, [index // members for index in range(len(old))])
+    found = compare_metrics(metrics, level=run.evaluation.get("level", LEVEL))
+    return {one.name: one for one in found}
 
 
 def _estimate(found: Mapping[str, Any]) -> Estimate:

@@ -8,7 +8,7 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 
-from mmrl.report.changes import Change, changes, level, number, signed
+from mmrl.report.changes import LEVEL, Change, changes, level, number, signed
 from mmrl.report.curves import band_words, machine_curves, reward_curves, trust_region_curves
 from mmrl.report.gallery import gallery_html
 from mmrl.report.plots import interval_plot
@@ -17,7 +17,7 @@ from mmrl.report.slices import matrices_html, slices_html
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """The page may show pictures it carries and nothing else: no script, no request."""
-CLASSES = {"rose": "rose", "fell": "fell", "no clear change": "quiet"}
+CLASSES = {"rose": "rose", "fell": "fell"}
 
 
 def write_report(folder: Path, page: Path) -> None:
@@ -61,7 +61,7 @@ def headline_text(runs: Sequence[RunData], found: Sequence[Sequence[Change]]) ->
     if len(measured) == 1:
         run, row = measured[0]
         moved = f"{number(row.before.mean)} to {number(row.after.mean)}"
-        if row.verdict == "no clear change":
+        if row.verdict not in CLASSES:
             return f"{run.name}: no clear change of held-out {row.name} ({moved})"
         return f"{run.name}: held-out {row.name} {row.verdict} from {moved}"
     rose = sum(row.verdict == "rose" for _, row in measured)
@@ -119,8 +119,9 @@ def _caution(runs: Sequence[RunData], found: Sequence[Sequence[Change]]) -> str:
     return (
         '<p class="caution">Before and after use the same held-out prompts and seeds. '
         f"The {level(runs[0])} intervals come from resampling prompts; a metric is said to rise or "
-        "fall only where the interval of its change leaves out 0. Intervals do not cover the "
-        "chance of training itself: each run is one seed.</p>"
+        "fall only where the interval of its change leaves out 0 and p, corrected over the metrics "
+        f"of its run (Holm), is at most {1 - runs[0].evaluation.get('level', LEVEL):.2g}. "
+        "Intervals do not cover the chance of training itself: each run is one seed.</p>"
     )
 
 
@@ -158,7 +159,7 @@ def _table(run: RunData, rows: Sequence[Change]) -> str:
         for name, mark in [
             ("metric", ""),
             ("role", ""),
-            *((name, ' class="number"') for name in ("before", "after", "change", "n")),
+            *((name, ' class="number"') for name in ("before", "after", "change", "p", "n")),
             ("", ""),
         ]
     )
@@ -167,6 +168,7 @@ def _table(run: RunData, rows: Sequence[Change]) -> str:
         f"<td>{'watched' if row.watched else 'trained'}</td>"
         f'<td class="number">{row.before}</td><td class="number">{row.after}</td>'
         f'<td class="number">{signed(row.difference) if row.difference else ""}</td>'
+        f'<td class="number">{f"{row.paired.p_value:.4f}" if row.paired else ""}</td>'
         f'<td class="number">{row.n}</td><td>{_verdict(row)}</td></tr>'
         for row in rows
     )
@@ -201,7 +203,7 @@ def _failures(run: RunData) -> str:
 
 
 def _verdict(row: Change) -> str:
-    return f'<b class="{CLASSES[row.verdict]}">{row.verdict}</b>'
+    return f'<b class="{CLASSES.get(row.verdict, "quiet")}">{row.verdict}</b>'
 
 
 def _label(run: RunData) -> str:
