@@ -121,8 +121,9 @@ class Rollout:
     """Likelihoods under the weights that sampled."""
     weights: Mapping[ActionKind, Float[Tensor, "B _"]]
     """Share of each decision in the loss, a T per kind: 0 where the policy did not act."""
-    counts: Mapping[ActionKind, float]
-    """What `weights` were divided by (rows or decisions), so that ranks can agree on one mean."""
+    counts: Mapping[ActionKind, Float[Tensor, " B"]]
+    """What each row adds to what `weights` are divided by (1, or its decisions), so that ranks and
+    parts of a rollout can agree on one mean."""
     replay: Replay
     scales: Mapping[ActionKind, Float[Tensor, " _"]] = field(default_factory=dict)
     """Multiplier of each decision's policy loss, not of its KL (SAGE's timestep equalizer)."""
@@ -139,6 +140,7 @@ class Rollout:
             samples=self.samples[part],
             behavior={kind: stats.rows(part) for kind, stats in self.behavior.items()},
             weights={kind: weights[part] for kind, weights in self.weights.items()},
+            counts={kind: counts[part] for kind, counts in self.counts.items()},
             replay=self.replay.rows(part),
             drawn={kind: drawn[part] for kind, drawn in self.drawn.items()},
         )

@@ -30,8 +30,9 @@ class VlmPipelineConfig(PipelineConfig):
     temperature: float = Field(default=1.0, gt=0)
     eval_temperature: float = Field(default=0.0, ge=0)
     """Evaluation draws at it, which pass@k needs; 0 takes the likeliest token."""
-    weighting: Literal["sequence", "decision"] = "sequence"
-    """Whether every answer counts alike in the loss (GRPO) or every token (DAPO)."""
+    weighting: Literal["sequence", "decision", "length"] = "sequence"
+    """Whether every answer counts alike in the loss (GRPO), every token (DAPO), or every token of
+    rows x max_new_tokens, whatever was written (Dr. GRPO)."""
     drop_overlong: bool = False
     """Whether answers that reach max_new_tokens leave the loss (overlong filtering)."""
     precision: Literal["float32", "bfloat16"] = "float32"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,7 +13,12 @@ from torch.nn.functional import pad
 
 from mmrl.config import ConfigError
 from mmrl.models.vlm import VlmModel
+from mmrl.ops.weights import per_decision, per_length, per_sequence
 from mmrl.types import Prompt, TextSample
+
+Weighting = Literal["sequence", "decision", "length"]
+"""Of a loss over tokens: every answer counts alike (GRPO), every token (DAPO), or every token of a
+batch whose size is rows x the longest answer allowed (Dr. GRPO)."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,20 @@ def join(parts: Sequence[Answers]) -> Answers:
         for name in fields
     )
     return Answers(*joined)
+
+
+def shares(
+    mask: Float[Tensor, "B T"], weighting: Weighting, longest: int = 1
+) -> tuple[Float[Tensor, "B T"], Float[Tensor, " B"]]:
+    """Weights of a loss over tokens, and what each row adds to what they are divided by."""
+    rows, tokens = torch.ones_like(mask[:, 0]), mask.sum(1)
+    match weighting:
+        case "sequence":
+            return per_sequence(mask), rows
+        case "decision":
+            return per_decision(mask), tokens
+        case "length":
+            return per_length(mask, longest), rows
 
 
 def check_template(template: str) -> None:

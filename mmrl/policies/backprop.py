@@ -86,7 +86,7 @@ class BackpropPolicy:
             group_size=group_size,
             behavior={},
             weights={"denoise": torch.full((len(rows), 1), 1 / len(rows), device=start.device)},
-            counts={"denoise": float(len(rows))},
+            counts={"denoise": torch.ones(len(rows))},
             replay=TailReplay(start, Conditioning.concat(told), rows),
         )
 

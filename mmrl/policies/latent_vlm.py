@@ -29,12 +29,13 @@ from mmrl.ops.latent_steps import (
     released_stats,
     slots,
 )
-from mmrl.ops.weights import per_decision, per_sequence
 from mmrl.policies.answers import (
+    Weighting,
     all_decisions,
     check_template,
     each_of,
     prompts_of,
+    shares,
     text_samples,
 )
 from mmrl.policies.base import Ready, no_one_waits
@@ -102,7 +103,7 @@ class LatentVlmPolicy:
     eval_temperature: float = 0.0
     """Of `sample`; 0 takes the likeliest tokens and the modes of the latents."""
     prompt_template: str = "{question}"
-    weighting: Literal["sequence", "decision"] = "decision"
+    weighting: Weighting = "decision"
     decision_chunk: int | None = None
     module: nn.Module = field(init=False)
     tokens: SpanTokens = field(init=False)
@@ -261,17 +262,17 @@ class LatentVlmPolicy:
             tokens = made.free if self.trained_stops else made.free & ~made.latent
             latents = real
         masks: dict[ActionKind, Tensor] = {"token": tokens.float(), "latent": latents.float()}
-        by_row = self.weighting == "sequence"
-        counts: dict[ActionKind, float] = {
-            kind: float(len(mask) if by_row else mask.sum().item()) for kind, mask in masks.items()
-        }
-        weigh = per_sequence if by_row else per_decision
+        longest = {"token": self.max_new_tokens, "latent": self.max_latents}
+        weights: dict[ActionKind, Tensor] = {}
+        counts: dict[ActionKind, Tensor] = {}
+        for kind, mask in masks.items():
+            weights[kind], counts[kind] = shares(mask, self.weighting, longest[kind])
         scale = torch.full((real.shape[1],), self.latent_weight, device=real.device)
         return Rollout(
             samples=samples,
             group_size=group_size,
             behavior={},
-            weights={kind: weigh(mask) for kind, mask in masks.items()},
+            weights=weights,
             counts=counts,
             replay=LatentReplay(
                 inputs, made.ids, made.latent, made.hidden, made.thoughts, group_size

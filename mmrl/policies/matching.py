@@ -105,7 +105,7 @@ class MatchingPolicy:
             group_size=group_size,
             behavior={},
             weights={"denoise": per_decision(torch.ones_like(replay.sigmas))},
-            counts={"denoise": float(replay.sigmas.numel())},
+            counts={"denoise": torch.full((len(samples),), float(replay.sigmas.shape[1]))},
             replay=replay,
         )
 

@@ -111,7 +111,7 @@ class VideoPolicy:
             group_size=group_size,
             behavior={"denoise": concat_stats(behavior)},
             weights={"denoise": per_decision(torch.ones_like(replay.before[:, :, 0, 0, 0, 0]))},
-            counts={"denoise": float(len(samples) * len(steps))},
+            counts={"denoise": torch.full((len(samples),), float(len(steps)))},
             replay=replay,
             scales=self._scales(schedule, steps),
             drawn={"denoise": replay.after.flatten(2)},

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -19,15 +18,16 @@ from torch import Tensor, nn
 from mmrl.models.vlm import VlmModel
 from mmrl.models.vlm_family import VlmInputs
 from mmrl.ops.categorical import inverse_cdf, token_log_probs
-from mmrl.ops.weights import per_decision, per_sequence
 from mmrl.policies.answers import (
     AnswerEngine,
     Answers,
+    Weighting,
     all_decisions,
     check_template,
     each_of,
     join,
     prompts_of,
+    shares,
     text_samples,
 )
 from mmrl.policies.base import Ready, no_one_waits
@@ -69,8 +69,7 @@ class VlmPolicy:
     eval_temperature: float = 0.0
     """Of `sample`; 0 takes the likeliest token, so seeds play no part."""
     prompt_template: str = "{question}"
-    weighting: Literal["sequence", "decision"] = "sequence"
-    """Whether every answer counts alike in the loss (GRPO) or every token (DAPO)."""
+    weighting: Weighting = "sequence"
     gradient_checkpointing: bool = False
     """Replay a group in one row, without a cache, and run every layer again in backward."""
     engine: AnswerEngine | None = None
@@ -197,14 +196,13 @@ class VlmPolicy:
         answers: Answers,
         group_size: int,
     ) -> Rollout:
-        weigh = per_sequence if self.weighting == "sequence" else per_decision
-        count = len(answers.ids) if self.weighting == "sequence" else answers.mask.sum().item()
+        weights, counts = shares(answers.mask, self.weighting, self.max_new_tokens)
         return Rollout(
             samples=samples,
             group_size=group_size,
             behavior={"token": ActionStats(answers.log_probs)},
-            weights={"token": weigh(answers.mask)},
-            counts={"token": float(count)},
+            weights={"token": weights},
+            counts={"token": counts},
             replay=TokenReplay(inputs, answers.ids, group_size),
         )
 

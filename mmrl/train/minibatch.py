@@ -26,15 +26,13 @@ def micro_batches(part: slice, rows: int) -> list[slice]:
 
 
 def weigh_alone(rollout: Rollout, part: slice, ranks: Ranks) -> Rollout:
-    """The rollout with the part's weights scaled up to what all rows of all ranks weigh together.
+    """The rollout with the part's weights as if it were all there is, on all ranks together.
 
-    Its loss is then a mean of its own: w <- w (sum of all w) / (sum of w in the parts). A kind
-    whose decisions are all elsewhere keeps its weights, which are 0 here.
+    Its loss is then a mean of its own: w <- w (sum of all counts) / (sum of the parts' counts). A
+    kind whose decisions are all elsewhere keeps its weights, which are 0 here.
     """
-    sums = {f"all/{kind}": weights.sum().item() for kind, weights in rollout.weights.items()}
-    sums |= {
-        f"part/{kind}": weights[part].sum().item() for kind, weights in rollout.weights.items()
-    }
+    sums = {f"all/{kind}": counts.sum().item() for kind, counts in rollout.counts.items()}
+    sums |= {f"part/{kind}": counts[part].sum().item() for kind, counts in rollout.counts.items()}
     totals = ranks.totals(sums)
     scaled = {}
     for kind, weights in rollout.weights.items():

@@ -98,19 +98,21 @@ def without(rollout: Rollout, dropped: Bool[Tensor, " B"]) -> Rollout:
     With every row dropped all weights are 0, and so is the loss.
     """
     weights, counts = {}, {}
-    for kind, old in rollout.weights.items():
-        kept = torch.where(dropped[:, None].to(old.device), 0.0, old)
-        share = (kept.sum() / old.sum()).item() if old.any() else 0.0
-        weights[kind] = kept / share if share else kept
-        counts[kind] = rollout.counts[kind] * share
+    for kind, old in rollout.counts.items():
+        gone = dropped.to(old.device)
+        counts[kind] = torch.where(gone, 0.0, old)
+        left = counts[kind].sum().item()
+        grown = rollout.weights[kind] * (old.sum().item() / left if left else 0.0)
+        weights[kind] = torch.where(gone[:, None].to(grown.device), 0.0, grown)
     return replace(rollout, weights=weights, counts=counts)
 
 
 def weigh_globally(rollout: Rollout, ranks: Ranks) -> Rollout:
     """The rollout with weights that add to one mean over all ranks, however rows are spread."""
-    totals = ranks.totals({str(kind): count for kind, count in rollout.counts.items()})
+    own = {str(kind): counts.sum().item() for kind, counts in rollout.counts.items()}
+    totals = ranks.totals(own)
     weights = {
-        kind: weights * (rollout.counts[kind] / totals[kind] if totals[kind] else 0.0)
+        kind: weights * (own[kind] / totals[kind] if totals[kind] else 0.0)
         for kind, weights in rollout.weights.items()
     }
     return replace(rollout, weights=weights)

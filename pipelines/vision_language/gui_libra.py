@@ -63,7 +63,7 @@ class GuiLibra(VlmPipelineConfig):
     template: Literal["think", "thinking", "grounding"] = "think"
     clip: float = Field(default=0.2, gt=0, lt=1)
     clip_dual: float | None = Field(default=3.0, gt=1)
-    weighting: Literal["sequence", "decision"] = "decision"
+    weighting: Literal["sequence", "decision", "length"] = "decision"
     softening: Softening | None = Softening()
     """Null: plain GRPO."""
     trust_region: TrustRegion = TrustRegion(fixed=FixedAnchor(coefficient=0.001))

@@ -36,7 +36,7 @@ class Hylar(VlmPipelineConfig):
 
     pipeline: str = "hylar"
     temperature: float = Field(default=0.9, gt=0)
-    weighting: Literal["sequence", "decision"] = "decision"
+    weighting: Literal["sequence", "decision", "length"] = "decision"
     max_new_tokens: int = Field(default=2048, ge=1)
     max_latents: int = Field(default=16, ge=1)
     """Latents of one span; its end is then written without a choice."""

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import sys
@@ -20,6 +19,7 @@ import torch
 from pydantic import Field
 
 from mmrl.config import Config, ConfigError, UserError, apply_overrides, numbers_as_floats, parse
+from mmrl.data.files import json_text
 from mmrl.data.judge_scores import read_answer_score
 from mmrl.data.prompts import DataError, load_prompts
 from mmrl.judge.thinking import INSTRUCTION, thinking_question
@@ -140,7 +140,7 @@ def main(arguments: Sequence[str]) -> None:
         kind = "config error" if isinstance(error, ConfigError) else "error"
         print(f"{kind}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    text = json.dumps(found, indent=1) + "\n"
+    text = json_text(found, 1) + "\n"
     (Path(config.output) / "evaluation.json").write_text(text, encoding="utf-8")
     print(text)
 

@@ -53,7 +53,7 @@ def denoise_batch(
         group_size=group_size,
         behavior={"denoise": behavior},
         weights={"denoise": equal if weights is None else weights},
-        counts={"denoise": float(shape.numel())},
+        counts={"denoise": torch.full((shape[0],), float(shape[1]))},
         replay=replay or PlainReplay(),
         scales={} if scales is None else {"denoise": scales},
     )

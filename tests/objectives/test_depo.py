@@ -88,7 +88,7 @@ class Case:
             group_size=2,
             behavior=self.of("old"),
             weights=weights,
-            counts={"token": 1.0, "latent": 1.0},
+            counts={"token": torch.ones(2), "latent": torch.ones(2)},
             replay=PlainReplay(),
             scales={"latent": alpha},
         )

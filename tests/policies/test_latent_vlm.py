@@ -219,7 +219,7 @@ def test_an_answer_without_a_span_is_an_answer_of_tokens(folder: Path) -> None:
     policy, prompts = latent_policy(folder, max_new_tokens=1)
     rollout = policy.rollout(prompts, GROUP, SEEDS)
     assert rollout.weights["latent"].tolist() == [[0.0]] * 9
-    assert rollout.counts["latent"] == 0.0
+    assert rollout.counts["latent"].tolist() == [0.0] * 9
     stats = policy.evaluate(rollout)["latent"]
     assert stats.log_probs.isfinite().all()
     assert stats.mean is not None and stats.mean.norm(dim=-1).sub(1).abs().max() < 1e-12

@@ -79,20 +79,22 @@ def test_cutting_a_rollout_leaves_the_gradient(policy, prompts):
         torch.testing.assert_close(cut[name], expected, atol=1e-6, rtol=1e-4, msg=name)
 
 
-@pytest.mark.parametrize("weighting", ["sequence", "decision"])
-def test_weights_are_one_mean_over_rows_or_over_tokens(policy, prompts, weighting):
+@pytest.mark.parametrize("weighting", ["sequence", "decision", "length"])
+def test_weights_are_one_mean_over_rows_over_tokens_or_over_the_longest_answers(
+    policy, prompts, weighting
+):
     policy = replace(policy, weighting=weighting, max_new_tokens=12)
     rollout = policy.rollout(prompts, GROUP, [1, 2, 3])
     lengths = torch.tensor([sample.num_tokens for sample in rollout.samples])
     weights = rollout.weights["token"]
-    torch.testing.assert_close(weights.sum(), torch.tensor(1.0))
     assert torch.equal((weights != 0).sum(1), lengths)
-    if weighting == "sequence":
-        torch.testing.assert_close(weights.sum(1), torch.full((9,), 1 / 9))
-        assert rollout.counts["token"] == 9
-    else:
-        torch.testing.assert_close(weights.sum(1), lengths / lengths.sum())
-        assert rollout.counts["token"] == lengths.sum()
+    shares, counts = {
+        "sequence": (torch.full((9,), 1 / 9), torch.ones(9)),
+        "decision": (lengths / lengths.sum(), lengths.float()),
+        "length": (lengths / (9 * 12), torch.ones(9)),
+    }[weighting]
+    torch.testing.assert_close(weights.sum(1), shares)
+    assert torch.equal(rollout.counts["token"], counts)
 
 
 def test_an_evaluation_at_a_temperature_draws_from_each_prompts_own_seed(policy, prompts):

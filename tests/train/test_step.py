@@ -10,10 +10,12 @@ import torch
 from accelerate import Accelerator
 
 from mmrl.data.prompts import PromptStream
+from mmrl.policies.answers import Weighting, shares
 from mmrl.recipe import Recipe, TrainConfig
 from mmrl.reward import RewardTable
 from mmrl.train.accumulate import Replayed, accumulate
 from mmrl.train.loop import initial_state, load_config
+from mmrl.train.minibatch import weigh_alone
 from mmrl.train.ranks import Ranks
 from mmrl.train.state import TrainState
 from mmrl.train.step import (
@@ -219,11 +221,28 @@ def test_answers_that_were_cut_off_leave_the_loss_and_the_others_carry_it_alone(
     cut = overlong(replace(rollout, samples=samples))
     assert cut.tolist() == [False, True, False, False]
     kept = without(rollout, cut)
-    assert kept.weights["token"][1].sum() == 0 and kept.counts["token"] == pytest.approx(3.0)
+    assert kept.weights["token"][1].sum() == 0 and kept.counts["token"].tolist() == [1, 0, 1, 1]
     rows = kept.weights["token"].sum(1)
     assert rows[[0, 2, 3]].tolist() == pytest.approx([1 / 3] * 3)
     nothing = without(rollout, torch.ones(4, dtype=torch.bool))
-    assert nothing.weights["token"].sum() == 0 and nothing.counts["token"] == 0
+    assert nothing.weights["token"].sum() == 0 == nothing.counts["token"].sum()
+
+
+@pytest.mark.parametrize("weighting", ["sequence", "decision", "length"])
+def test_rows_that_stay_weigh_as_if_the_others_had_never_been(
+    weighting: Weighting, folder: Path
+) -> None:
+    recipe, state, _ = make("vlm", folder)
+    rollout = roll(recipe, state)
+    mask = torch.tensor([[1.0, 1, 1, 1], [1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 0, 0]])
+    weights, counts = shares(mask, weighting, 5)
+    ragged = replace(rollout, weights={"token": weights}, counts={"token": counts})
+    kept = without(ragged, torch.tensor([False, True, False, False]))
+    alone, _ = shares(mask[[0, 2, 3]], weighting, 5)
+    torch.testing.assert_close(kept.weights["token"][[0, 2, 3]], alone)
+    half, _ = shares(mask[:2], weighting, 5)
+    part = slice(0, 2)
+    torch.testing.assert_close(weigh_alone(ragged, part, RANKS).weights["token"][part], half)
 
 
 def test_a_step_whose_every_answer_is_cut_off_changes_nothing(folder: Path) -> None:
