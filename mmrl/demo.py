@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmrl.config import UserError, apply_overrides, read_yaml
+from mmrl.data.files import json_text
 from mmrl.report.page import write_report
 from mmrl.train.loop import load_config, start
 
@@ -37,7 +38,7 @@ def run_demo(output: Path, seed: int) -> Path:
             raise UserError(f"stopped by a signal; `mmrl resume {outcome.run}` continues")
         seconds = time.perf_counter() - began
         summary[name] = summarize_run(output / name, outcome.step, seconds)
-    (output / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
+    (output / "summary.json").write_text(json_text(summary, 1), encoding="utf-8")
     page = output / "report.html"
     write_report(output, page)
     return page

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
+import math
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -46,6 +49,19 @@ def named_path(path: str) -> Path:
     if os.environ.get(SERVED):
         raise DataError(f"{path!r:.80}: a served reward opens no file that a sample names")
     return resolve(path)
+
+
+def json_text(tree: Any, indent: int | None = None, *, sort_keys: bool = False) -> str:
+    """The tree as JSON that every parser reads: null stands for a number that is not finite."""
+    return json.dumps(_finite(tree), indent=indent, sort_keys=sort_keys, allow_nan=False)
+
+
+def _finite(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: _finite(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_finite(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
 def store_picture(content: bytes, folder: Path, where: str) -> Path:

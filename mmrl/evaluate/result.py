@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mmrl.config import UserError
+from mmrl.data.files import json_text
 from mmrl.evaluate.answers import baselines, calibration, pass_at
 from mmrl.evaluate.metrics import bootstrap_ci
 from mmrl.evaluate.row import Metric, Row
@@ -93,12 +94,12 @@ def write_result(folder: Path, result: Result) -> None:
         "prompts": len({row.asked for row in result.rows}),
         "resampled": result.resampled(),
         "samples": len(result.rows),
-        "metrics": [_plain(asdict(metric)) for metric in metrics],
+        "metrics": [asdict(metric) for metric in metrics],
     }
-    _write(folder / "samples.jsonl", "".join(json.dumps(asdict(r)) + "\n" for r in result.rows))
+    _write(folder / "samples.jsonl", "".join(json_text(asdict(r)) + "\n" for r in result.rows))
     _write(folder / "summary.csv", _csv(metrics))
     _write(folder / "summary.md", markdown(result, metrics))
-    _write(folder / "report.json", json.dumps(report, indent=1) + "\n")
+    _write(folder / "report.json", json_text(report, 1) + "\n")
 
 
 def read_result(folder: Path) -> Result:
@@ -146,11 +147,6 @@ def _write(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
-
-
-def _plain(tree: dict[str, Any]) -> dict[str, Any]:
-    """NaN is no JSON: null stands for it."""
-    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in tree.items()}
 
 
 def _sentence(text: str) -> str:

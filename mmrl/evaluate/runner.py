@@ -16,6 +16,7 @@ from jaxtyping import Float
 from rich.progress import track
 from torch import Tensor, nn
 
+from mmrl.data.files import json_text
 from mmrl.data.images import load_image
 from mmrl.data.prompts import load_prompts
 from mmrl.data.video import encode_webp
@@ -84,19 +85,14 @@ def evaluate(recipe: Recipe, config: EvaluateConfig) -> Evaluation:
 def summarize(found: Evaluation) -> dict[str, dict[str, Any]]:
     """Mean and bootstrap interval over prompts of every metric, with n and the values.
 
-    Bounds are None where one prompt alone was scored, or none.
+    Bounds are NaN where one prompt alone was scored, and so is the mean where none was.
     """
     summary = {}
     for name, scores in found.scores.items():
         mean, low, high = bootstrap_ci(scores.tolist(), groups=found.prompts, level=LEVEL)
-        known = [value if math.isfinite(value) else None for value in scores.tolist()]
-        summary[name] = {
-            "mean": mean,
-            "low": low if math.isfinite(low) else None,
-            "high": high if math.isfinite(high) else None,
-            "n": sum(value is not None for value in known),
-            "values": known,
-        }
+        values = scores.tolist()
+        known = sum(map(math.isfinite, values))
+        summary[name] = {"mean": mean, "low": low, "high": high, "n": known, "values": values}
     return summary
 
 
@@ -116,7 +112,7 @@ def write_evaluation(folder: Path, when: str, recipe: Recipe, found: Evaluation)
         "level": LEVEL,
     }
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(tree, indent=1), encoding="utf-8")
+    temporary.write_text(json_text(tree, 1), encoding="utf-8")
     os.replace(temporary, path)
     write_result(folder / "evaluations" / when, to_result(recipe, found, when))
 
@@ -172,7 +168,7 @@ def write_gallery(folder: Path, when: str, found: Evaluation, count: int) -> Non
         if number == len(entries):
             entries.append({"prompt": found.samples[index].prompt.text})
         entries[number] |= _entry(gallery, number, when, found, index)
-    path.write_text(json.dumps(entries, indent=1), encoding="utf-8")
+    path.write_text(json_text(entries, 1), encoding="utf-8")
 
 
 def _entry(gallery: Path, number: int, when: str, found: Evaluation, index: int) -> dict[str, Any]:
@@ -180,7 +176,7 @@ def _entry(gallery: Path, number: int, when: str, found: Evaluation, index: int)
     scores = {name: values[index].item() for name, values in found.scores.items()}
     entry: dict[str, Any] = {
         "seed": found.seeds[index],
-        f"scores_{when}": {k: v if math.isfinite(v) else None for k, v in scores.items()},
+        f"scores_{when}": scores,
     }
     if isinstance(sample, VideoSample):
         if not torch.isfinite(sample.video).all():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 from dataclasses import asdict
@@ -21,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mmrl.config import UserError
+from mmrl.data.files import json_text
 from mmrl.reward.faults import FaultMemory
 from mmrl.train.optimizer import masters, set_masters
 from mmrl.train.state import AlarmState, TrainState
@@ -89,7 +91,7 @@ def load_checkpoint(path: Path, module: nn.Module, state: TrainState) -> None:
         anchor.moved_at = record["anchors"][name]["moved_at"]
         anchor.version = record["anchors"][name]["version"]
     state.controllers = {k: ControllerState(**v) for k, v in record["controllers"].items()}
-    state.alarm = AlarmState(**record.get("alarm", {}))
+    state.alarm = _alarm(record.get("alarm", {}))
     state.faults = [
         {name: FaultMemory(**kept) for name, kept in process.items()}
         for process in record.get("faults", [])
@@ -97,6 +99,14 @@ def load_checkpoint(path: Path, module: nn.Module, state: TrainState) -> None:
     state.stream.epoch, state.stream.position = record["epoch"], record["position"]
     state.step, state.updates = record["step"], record["updates"]
     state.skipped = record.get("skipped", 0)
+
+
+def _alarm(kept: dict[str, Any]) -> AlarmState:
+    """The remembered alarm; null stands for the mean of a step that had none."""
+    found = AlarmState(**kept)
+    for name, values in found.history.items():
+        found.history[name] = [math.nan if value is None else value for value in values]
+    return found
 
 
 def load_weights(path: Path, module: nn.Module) -> None:
@@ -174,7 +184,7 @@ def _sha256(path: Path) -> str:
 
 
 def _write_json(path: Path, tree: Any) -> None:
-    path.write_text(json.dumps(tree, indent=1, sort_keys=True), encoding="utf-8")
+    path.write_text(json_text(tree, 1, sort_keys=True), encoding="utf-8")
 
 
 def _sync(path: Path) -> None:

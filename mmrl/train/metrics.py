@@ -11,6 +11,7 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
+from mmrl.data.files import json_text
 from mmrl.types import Metrics
 
 
@@ -22,9 +23,8 @@ class MetricsFile:
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append one step; a number that is not finite is written as null."""
-        row = {"step": step} | {k: v if math.isfinite(v) else None for k, v in metrics.items()}
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(json_text({"step": step, **metrics}) + "\n")
             file.flush()
             os.fsync(file.fileno())
 

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from mmrl.config import ConfigError
 from mmrl.recipe import Alarm
 from mmrl.train.alarm import RewardHackingError, change, parted
-from mmrl.train.checkpoint import newest_sound
-from mmrl.train.loop import load_config, resume, start
+from mmrl.train.checkpoint import load_checkpoint, newest_sound, save_checkpoint
+from mmrl.train.loop import initial_state, load_config, resume, start
 from mmrl.train.state import AlarmState
 from tests.tiny import video_config
 
@@ -87,6 +87,18 @@ def test_raising_kl_multiplies_every_coefficient_and_survives_a_resume(tmp_path:
     assert found[4]["coefficient/stepwise/denoise"] == 4.0
     record = json.loads((newest_sound(tmp_path / "run/checkpoints") / "state.json").read_text())  # type: ignore[operator]
     assert record["alarm"]["kl_factor"] == 8.0 and len(record["alarm"]["history"]["up"]) == 2
+
+
+def test_a_step_without_a_mean_survives_a_resume_as_valid_json(tmp_path: Path) -> None:
+    loaded = load_config(config(tmp_path, 2))
+    recipe = loaded.build()
+    state = initial_state(recipe, loaded.train)
+    state.alarm.history["up"] = [1.0, math.nan]
+    path = save_checkpoint(tmp_path / "checkpoints", recipe.policy.module, state, keep=2)
+    assert "NaN" not in (path / "state.json").read_text()
+    fresh = initial_state(recipe, loaded.train)
+    load_checkpoint(path, recipe.policy.module, fresh)
+    assert fresh.alarm.history["up"][0] == 1.0 and math.isnan(fresh.alarm.history["up"][1])
 
 
 def test_rolling_back_puts_the_anchor_s_weights_in_place(tmp_path: Path) -> None:
