@@ -115,7 +115,7 @@ def _tree(config: Path, overrides: list[str] | None) -> dict:
 
 
 def _report_stop(outcome) -> None:
-    from mmrl.train.loop import EXIT_STOPPED
+    from mmrl.train.stop import EXIT_STOPPED
 
     if outcome.stopped:
         typer.echo(

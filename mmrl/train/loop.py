@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import torch
 from accelerate import Accelerator
@@ -26,20 +22,11 @@ from mmrl.train.optimizer import adamw
 from mmrl.train.ranks import Ranks
 from mmrl.train.state import TrainState
 from mmrl.train.step import train_step
+from mmrl.train.stop import StopFlag, stop_on_signal
 from mmrl.trust_region.weights import Anchor, take_snapshot, trainable
 from mmrl.types import Metrics
 from mmrl.versions import versions
 from mmrl.video_recipe import processes_a_sample
-
-EXIT_STOPPED = 75
-"""Exit status of a run that a signal stopped after it saved (EX_TEMPFAIL: start it again)."""
-
-
-@dataclass
-class StopFlag:
-    """Whether a signal asked the run to end at the next step."""
-
-    raised: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,6 +90,7 @@ def _run(config: PipelineConfig, run: Path, *, resume: bool) -> Outcome:
     if config.train.trackers:
         accelerator.init_trackers("mmrl", config={"pipeline": config.pipeline})
     with stop_on_signal() as flag:
+        flag.quiet = not ranks.is_main
         _evaluate_once(config, recipe, run, "before", ranks, due=state.step == 0)
         stopped = _steps(config, recipe, state, run, metrics, ranks, flag)
         if not stopped:
@@ -208,27 +196,6 @@ def _evaluate_once(
             write_gallery(run, when, found, config.evaluate.gallery)
             write_evaluation(run, when, recipe, found)
     ranks.accelerator.wait_for_everyone()
-
-
-@contextmanager
-def stop_on_signal() -> Iterator[StopFlag]:
-    """SIGTERM and SIGUSR1 raise the flag instead of ending the process."""
-    flag = StopFlag()
-
-    def raise_flag(number: int, frame: FrameType | None) -> None:
-        flag.raised = True
-
-    before = {number: signal.signal(number, raise_flag) for number in _signals()}
-    try:
-        yield flag
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _signals() -> list[signal.Signals]:
-    names = ("SIGTERM", "SIGUSR1")
-    return [getattr(signal, name) for name in names if hasattr(signal, name)]
 
 
 def _progress(*, disable: bool) -> Progress:

@@ -12,7 +12,8 @@ import pytest
 from mmrl.reward import FaultPolicy, RewardError, RewardTable
 from mmrl.train import loop
 from mmrl.train.checkpoint import checkpoints, load_checkpoint
-from mmrl.train.loop import StopFlag, initial_state, load_config, resume, start
+from mmrl.train.loop import initial_state, load_config, resume, start
+from mmrl.train.stop import StopFlag
 from tests.tiny import video_config
 
 REWARD = '''

@@ -15,7 +15,7 @@ import yaml
 from safetensors.torch import load_file
 
 from mmrl.train.checkpoint import checkpoints, newest_sound
-from mmrl.train.loop import EXIT_STOPPED
+from mmrl.train.stop import EXIT_STOPPED, NOTICE
 from tests.tiny import video_config, vlm_config
 
 STEPS = 5
@@ -102,14 +102,18 @@ def test_kill_9_and_resume_equal_the_uninterrupted_run(family: str, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_sigterm_saves_at_the_step_boundary_and_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
+def test_a_signal_saves_at_the_step_boundary_and_says_so(
+    number: signal.Signals, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     with start("train", str(write_config("video", run, steps=200))) as process:
         wait_for_step(process, run, 1)
-        process.terminate()
+        process.send_signal(number)
         out, _ = process.communicate(timeout=120)
     assert process.returncode == EXIT_STOPPED, out
-    assert "mmrl resume" in out
+    assert "mmrl resume" in out and "Traceback" not in out
+    assert (NOTICE in out) == (number == signal.SIGINT)
     found = newest_sound(run / "checkpoints")
     assert found is not None
     assert found.name == f"step-{steps_written(run):06d}"
