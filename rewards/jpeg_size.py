@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -28,6 +28,7 @@ class JpegSize(RewardConfig):
     compare numbers of one machine only. Pixels that are not finite score NaN.
     """
 
+    reads_prompt: ClassVar[bool] = False
     want: Literal["incompressible", "compressible"] = "incompressible"
 
     @judges_videos

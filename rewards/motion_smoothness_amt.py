@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -28,6 +29,7 @@ class MotionSmoothnessAmt(RewardConfig):
     CC BY-NC 4.0: not for commercial use. Needs `mmrl data fetch vbench_motion`.
     """
 
+    reads_prompt: ClassVar[bool] = False
     max_side: int | None = Field(default=None, ge=64)
     """Frames are reduced to this longer side first; null for their own size, as VBench does."""
     max_frames: int | None = Field(default=None, ge=3)

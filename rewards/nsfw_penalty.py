@@ -27,6 +27,7 @@ class NsfwPenalty(RewardConfig):
     `mmrl data fetch nudenet` and `pip install 'mmrl[real]'`.
     """
 
+    reads_prompt: ClassVar[bool] = False
     reads_spread_frames: ClassVar[bool] = True
     num_frames: int = Field(default=4, ge=1)
     floor: float = Field(default=0.2, ge=0, le=1)

@@ -26,6 +26,7 @@ class Smoothness(RewardConfig):
     fewer than three frames has no jerk to measure and scores NaN.
     """
 
+    reads_prompt: ClassVar[bool] = False
     differentiable: ClassVar[bool] = True
     tolerance: float = Field(default=0.05, gt=0)
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 from statistics import fmean
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -24,6 +25,8 @@ class TemporalFlickering(RewardConfig):
     1 for a still picture: meant for prompts of scenes that stand still. A video of one frame, and
     pixels that are not finite, score NaN.
     """
+
+    reads_prompt: ClassVar[bool] = False
 
     @judges_videos
     def __call__(self, samples: Sequence[VideoSample]) -> Float[Tensor, " B"]:

@@ -10,13 +10,14 @@ from typing import Any
 
 from rich.progress import Progress
 
-from mmrl.config import Config
+from mmrl.config import Config, UserError
 from mmrl.data.prompts import DataError
 from mmrl.evaluate.result import Result
 from mmrl.evaluate.row import Row, file_hash, pictures_hash, prompt_set
 from mmrl.evaluate.samples import FileSample
 from mmrl.reward import RewardConfig, RewardTable
-from mmrl.types import Sample, VideoSample
+from mmrl.reward.base import sample_kind
+from mmrl.types import Sample, TextSample, VideoSample
 
 BATCH_BYTES = 2**30
 """Decoded videos after which a batch is scored, however few samples it holds."""
@@ -37,8 +38,9 @@ def score_files(samples: Sequence[FileSample], rewards: RewardTable, *, rows: in
 
     Where rewards read `num_frames` evenly spread frames, only these are decoded. A file that
     cannot be decoded and a sample on which a reward fails have no score and say why; the others go
-    on.
+    on. UserError names a reward that can read none of the samples.
     """
+    check_kinds(samples, rewards)
     judged = [Judged() for _ in samples]
     rules = frame_rules(rewards)
     with Progress(transient=True) as progress:
@@ -63,6 +65,20 @@ def score_files(samples: Sequence[FileSample], rewards: RewardTable, *, rows: in
         "resampled": _resampled(samples),
     }
     return Result(subject, describe(rewards), found)
+
+
+def check_kinds(samples: Sequence[FileSample], rewards: RewardTable) -> None:
+    """UserError names a reward of written answers where all are videos, or the other way round."""
+    kinds = {TextSample if sample.media is None else VideoSample for sample in samples}
+    for name, reward in rewards.rewards.items():
+        wanted = sample_kind(reward)
+        if wanted is not None and wanted not in kinds:
+            told = "written answers" if wanted is TextSample else "videos and pictures"
+            there = "a video or a picture" if wanted is TextSample else "a written answer"
+            raise UserError(
+                f"reward '{name}' scores {told}, and every sample here is {there}; "
+                "leave it out of --rewards"
+            )
 
 
 def describe(rewards: RewardTable) -> dict[str, dict[str, Any]]:

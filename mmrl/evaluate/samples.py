@@ -36,13 +36,15 @@ class FileSample:
         return VideoSample(self.prompt, read_video(self.media, count), fps=video_fps(self.media))
 
 
-def find_samples(paths: Sequence[Path], prompt: str | None = None) -> list[FileSample]:
+def find_samples(
+    paths: Sequence[Path], prompt: str | None = None, *, needs_prompt: bool = True
+) -> list[FileSample]:
     """Samples of JSONL files, of folders that hold one, and of media files.
 
     A JSONL line has `prompt` and `video` (a video or picture beside the file) or `text` (an
     answer), and may have answer, images, metadata, seed, confidence. A folder without index.jsonl
     stands for the media in it. The prompt of a media file is `prompt`, or the text of the `.txt`
-    file beside it.
+    file beside it; with `needs_prompt` off it may have none.
     """
     found = []
     for path in paths:
@@ -50,24 +52,26 @@ def find_samples(paths: Sequence[Path], prompt: str | None = None) -> list[FileS
             found += _from_lines(path if path.suffix == ".jsonl" else path / "index.jsonl")
         elif path.is_dir():
             inside = [p for p in sorted(path.iterdir()) if p.suffix.lower() in VIDEOS + PICTURES]
-            found += [_from_media(one, prompt) for one in inside]
+            found += [_from_media(one, prompt, needs_prompt) for one in inside]
         else:
-            found.append(_from_media(path, prompt))
+            found.append(_from_media(path, prompt, needs_prompt))
     if not found:
         raise DataError(f"{', '.join(map(str, paths))}: no video, picture or index.jsonl there")
     return found
 
 
-def _from_media(path: Path, prompt: str | None) -> FileSample:
+def _from_media(path: Path, prompt: str | None, needs_prompt: bool) -> FileSample:
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     if path.suffix.lower() not in VIDEOS + PICTURES:
         raise DataError(f"{path}: expected a video or a picture ({', '.join(VIDEOS + PICTURES)})")
     beside = path.with_suffix(".txt")
     if prompt is None and not beside.is_file():
+        if not needs_prompt:
+            return FileSample(Prompt(""), path, None, alone=True)
         raise DataError(f"{path}: has no prompt; give --prompt TEXT or put it into {beside.name}")
     text = beside.read_text("utf-8").strip() if prompt is None else prompt
-    if not text.strip():
+    if needs_prompt and not text.strip():
         raise DataError(f"{path}: its prompt is empty")
     return FileSample(Prompt(text), path, None, alone=prompt is not None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, cast, runtime_checkable
@@ -13,10 +14,13 @@ from torch import Tensor
 
 from mmrl.config import Config, UserError, parse
 from mmrl.registry import Registry, load_file
+from mmrl.types import TextSample, VideoSample
 
 Unit = Literal["sample", "batch", "group"]
 """What one call gets: one sample, all samples, or the samples of one prompt."""
 UNIT_OF_PARAMETER: dict[str, Unit] = {"sample": "sample", "samples": "batch", "group": "group"}
+
+SAMPLE_NAMES = re.compile(r"\b\w*Sample\b")
 
 
 @runtime_checkable
@@ -38,6 +42,8 @@ class RewardConfig(Config):
     reads_reference: ClassVar[bool] = False
     """Whether it judges a written answer by the prompt's reference, so that a prompt without a
     proper one can be refused before training."""
+    reads_prompt: ClassVar[bool] = True
+    """Whether the prompt counts at all; where no reward reads it, files are scored without one."""
     reads_spread_frames: ClassVar[bool] = False
     """Whether `num_frames` frames, the centres of equal segments, are all it reads of a video:
     then no others are decoded when files are scored."""
@@ -100,6 +106,7 @@ def as_reward_class(found: Any) -> type[RewardConfig]:
     made.__doc__ = found.__doc__
     made.unit = unit  # pyright: ignore[reportAttributeAccessIssue]
     made.__call__ = _method(found, list(fields))
+    made.__call__.__annotations__["given"] = str(first.annotation)
     return made
 
 
@@ -111,6 +118,19 @@ def load_reward(name: str, **fields: Any) -> Reward:
 def unit_of(reward: Any) -> Unit:
     """What one call of the reward gets."""
     return getattr(reward, "unit", "batch")
+
+
+def sample_kind(reward: Any) -> type[TextSample] | type[VideoSample] | None:
+    """The one kind of sample that the reward's annotation names; None: both, or it does not say."""
+    _, *given = inspect.signature(type(reward).__call__).parameters.values()
+    named = set(SAMPLE_NAMES.findall(str(given[0].annotation))) if given else set()
+    kinds = [kind for kind in (TextSample, VideoSample) if named == {kind.__name__}]
+    return kinds[0] if kinds else None
+
+
+def reads_prompt(reward: Any) -> bool:
+    """Whether the score depends on the prompt, as far as the reward tells."""
+    return getattr(reward, "reads_prompt", True)
 
 
 def is_async(reward: Any) -> bool:

@@ -12,6 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mmrl.cli import app
+from mmrl.config import UserError
 from mmrl.data.prompts import DataError
 from mmrl.data.video import encode_webp, uniform_indices, video_fps, write_mp4
 from mmrl.evaluate.files import frame_rules, score_files
@@ -187,6 +188,48 @@ def test_a_picture_without_a_prompt_is_refused(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
     with pytest.raises(DataError, match="give --prompt"):
         find_samples([tmp_path / "x.png"])
+
+
+def scored(*words: str) -> tuple[int, str]:
+    """Exit status and what was said of it by `mmrl score`."""
+    done = CliRunner().invoke(app, ["score", *words])
+    return done.exit_code, f"{done.output}{done.exception or ''}"
+
+
+def test_rewards_that_read_no_prompt_ask_for_none(videos: Path) -> None:
+    (videos / "a.txt").unlink()
+    status, said = scored(str(videos / "a.webp"), "--rewards", "smoothness, jpeg_size")
+    assert status == 0 and "jpeg_size" in said, said
+    with_prompt = ("--rewards", "smoothness,motion_direction")
+    assert "give --prompt" in scored(str(videos / "a.webp"), *with_prompt)[1]
+
+
+def test_where_nothing_was_scored_the_status_says_so(videos: Path) -> None:
+    status, said = scored(str(videos / "c.mp4"), "--rewards", "smoothness")
+    assert status != 0 and "nothing was scored (smoothness: unreadable" in said, said
+
+
+def test_a_reward_of_the_other_kind_of_sample_is_refused_by_name(videos: Path) -> None:
+    status, said = scored(str(videos / "a.webp"), "--rewards", "smoothness,accuracy")
+    assert status != 0 and "reward 'accuracy' scores written answers" in said, said
+    (videos / "mine.py").write_text("def mine(sample: 'TextSample') -> float:\n    return 1.0\n")
+    table = RewardTable.parse({"mine": {"path": f"{videos}/mine.py:mine"}})
+    with pytest.raises(UserError, match="reward 'mine' scores written answers"):
+        score_files(find_samples([videos / "a.webp"]), table)
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("smoothness", "--set smoothness: expected NAME.FIELD=VALUE, such as clip_score.model="),
+        ("tolerance=1", "--set tolerance=1: expected NAME.FIELD=VALUE"),
+        ("smothness.tolerance=1", "no such reward in --rewards; did you mean 'smoothness'?"),
+        ("smoothness.tol=1", "rewards.smoothness.tol: unknown key"),
+    ],
+)
+def test_a_wrong_set_is_named_as_it_was_typed(videos: Path, field: str, message: str) -> None:
+    status, said = scored(str(videos / "a.webp"), "--rewards", "smoothness", "--set", field)
+    assert status != 0 and message in said, said
 
 
 def test_score_prints_and_files_its_table_and_compare_reads_it(videos: Path) -> None:
