@@ -44,7 +44,8 @@ def convert(
     form: Annotated[
         str,
         typer.Option(
-            "--format", help="auto, jsonl, parquet, hf, llava, r1v, easyr1, vqa or imagefolder"
+            "--format",
+            help="auto, jsonl, parquet, hf, llava, r1v, easyr1, vqa, trl or imagefolder",
         ),
     ] = "auto",
     images: Annotated[
@@ -53,16 +54,40 @@ def convert(
     question: Annotated[
         str | None, typer.Option(help="What an image folder's prompts ask.")
     ] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Of no known format: text=question,images=img,answer=gt")
+    ] = None,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Leave broken rows out and name them.")
+    ] = False,
 ) -> None:
     """Write data of another format as prompt files with their pictures."""
     from mmrl.data.convert import convert as convert_data
 
-    found = convert_data(source, output, form=form, images=images, question=question)
+    found = convert_data(
+        source,
+        output,
+        form=form,
+        images=images,
+        question=question,
+        columns=_columns(columns or ""),
+        skip_broken=skip_broken,
+    )
     typer.echo(f"read as {found.schema}; {found.pictures} pictures in {output / 'images'}")
     for name, count in found.prompts.items():
         typer.echo(f"{count:>9,} prompts in {output / name}")
     for name, count in sorted(found.left_out.items()):
         typer.echo(f"left out: column '{name}' of {count} prompts, a list or an object")
+    if found.broken:
+        typer.echo(f"skipped {len(found.broken):,} broken rows:")
+    for reason in found.broken:
+        typer.echo(f"  {reason}")
+
+
+def _columns(text: str) -> dict[str, str]:
+    """`text=question,images=img` as a mapping; a name without its column holds nothing."""
+    pairs = (pair.partition("=") for pair in text.split(",") if pair.strip())
+    return {what.strip(): name.strip() for what, _, name in pairs}
 
 
 @app.command()

@@ -8,7 +8,7 @@ import re
 import string
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -19,9 +19,11 @@ from rich.progress import track
 
 from mmrl.data.files import DataError, store_picture
 from mmrl.data.rows import Raw, fields, raw_rows
-from mmrl.data.schemas import SCHEMAS, Entry, Schema, entries, recognize
+from mmrl.data.schemas import COLUMNS, SCHEMAS, Entry, Schema, entries, recognize, renamed
 
-Format = Literal["auto", "jsonl", "parquet", "hf", "llava", "r1v", "easyr1", "vqa", "imagefolder"]
+Format = Literal[
+    "auto", "jsonl", "parquet", "hf", "llava", "r1v", "easyr1", "vqa", "trl", "imagefolder"
+]
 SUFFIXES = {"jsonl": (".jsonl", ".json"), "parquet": (".parquet",)}
 PICTURE_FILES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}")
@@ -38,6 +40,19 @@ class Summary:
     pictures: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     """Rows by column that holds a list or an object."""
+    broken: list[str] = field(default_factory=list)
+    """What is wrong with each row that was skipped."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How rows are read."""
+
+    schema: Schema | None = None
+    """None: the first row of each split decides; all have one."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Names of a row's columns by what they hold: text, images, answer."""
+    skip_broken: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,11 +71,15 @@ def convert(
     form: str = "auto",
     images: Path | None = None,
     question: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    skip_broken: bool = False,
 ) -> Summary:
     """Write `output`: a JSONL file a split, and the folder images/.
 
-    `images` is the folder that picture paths are relative to, where it is not the file's own.
-    Nothing is left behind when a row is wrong: the DataError names it.
+    `images` is the folder that picture paths are relative to, where it is not the file's own;
+    `columns` names the columns of data in no known format by what they hold: text, images, answer.
+    Nothing is left behind when a row is wrong: the DataError names it. With `skip_broken` such rows
+    are left out instead, and the summary says what is wrong with each.
     """
     if form not in get_args(Format):
         raise DataError(f"--format {form}: no such format (known: {', '.join(get_args(Format))})")
@@ -70,15 +89,19 @@ def convert(
         raise DataError(f"{source}: no such file or folder")
     parts = _parts(source, form, question or QUESTION)
     schema: Schema | None = next((name for name in SCHEMAS if name == form), None)
+    if columns:
+        schema = _check_columns(columns, form)
+    reading = Reading(schema, columns or {}, skip_broken)
     summary = Summary()
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent) as scratch:
         folder = Path(scratch) / "converted"
         folder.mkdir()
         for part in parts:
-            found = _entries(part.rows, schema, summary)
-            lines = _lines(found, images or part.folder, folder, summary)
-            summary.prompts[f"{part.name}.jsonl"] = _write(folder / f"{part.name}.jsonl", lines)
+            lines = _lines(part, images or part.folder, folder, reading, summary)
+            summary.prompts[f"{part.name}.jsonl"] = _write(
+                folder / f"{part.name}.jsonl", lines, summary
+            )
         summary.pictures = sum(1 for _ in folder.glob("images/*"))
         os.replace(folder, output)
     return summary
@@ -145,38 +168,63 @@ def _pictures(source: Path, letters: dict[str, str], text: str) -> Iterator[Raw]
         yield str(file), row | {"metadata": {"label": name}}
 
 
-def _entries(
-    rows: Iterable[Raw], schema: Schema | None, summary: Summary
-) -> Iterator[tuple[str, Entry]]:
-    """The first row of each split decides the format where none was named; all have one."""
-    for where, raw in rows:
-        row = fields(where, raw)
+def _check_columns(columns: Mapping[str, str], form: str) -> Schema:
+    """The format that named columns make; DataError for a name that holds nothing we know."""
+    unknown = sorted(set(columns) - set(COLUMNS))
+    if unknown or "text" not in columns:
+        what = f"'{unknown[0]}' is none of what" if unknown else "'text' is missing from what"
+        raise DataError(f"--columns: {what} columns can hold ({', '.join(COLUMNS)})")
+    if form in SCHEMAS:
+        raise DataError(f"--columns names the columns itself; leave --format {form} out")
+    return "trl"
+
+
+def _lines(
+    part: Part, base: Path, folder: Path, reading: Reading, summary: Summary
+) -> Iterator[str]:
+    """One line of JSON a prompt, its pictures stored below `folder`."""
+    schema = reading.schema
+    for where, raw in part.rows:
+        try:
+            row = fields(where, raw)
+        except DataError as error:
+            _skip(error, reading, summary)
+            continue
         schema = schema or recognize(row, where)
         if summary.schema not in ("", schema):
             raise DataError(f"{where}: the columns are of {schema}, before of {summary.schema}")
         summary.schema = schema
-        for entry in entries(schema, row, where):
+        try:
+            if reading.columns:
+                row = renamed(row, reading.columns, where)
+            found = list(entries(schema, row, where))
+            lines = [_line(entry, base, folder, where) for entry in found]
+        except DataError as error:
+            _skip(error, reading, summary)
+            continue
+        for entry in found:
             summary.left_out.update(entry.left_out)
-            yield where, entry
+        yield from lines
 
 
-def _lines(
-    found: Iterable[tuple[str, Entry]], base: Path, folder: Path, summary: Summary
-) -> Iterator[str]:
-    """One line of JSON a prompt, its pictures stored below `folder`."""
-    for where, entry in found:
-        stored = [
-            store_picture(_content(item, base, where), folder / "images", where)
-            for item in entry.images
-        ]
-        line: dict[str, object] = {"text": entry.text}
-        if stored:
-            line["images"] = [file.relative_to(folder).as_posix() for file in stored]
-        if entry.answer is not None:
-            line["answer"] = entry.answer
-        if entry.metadata:
-            line["metadata"] = entry.metadata
-        yield json.dumps(line, ensure_ascii=False) + "\n"
+def _skip(error: DataError, reading: Reading, summary: Summary) -> None:
+    """Note a row that is left out; raise where broken rows are not skipped."""
+    if not reading.skip_broken:
+        raise error
+    summary.broken.append(str(error))
+
+
+def _line(entry: Entry, base: Path, folder: Path, where: str) -> str:
+    contents = [_content(item, base, where) for item in entry.images]
+    stored = [store_picture(content, folder / "images", where) for content in contents]
+    line: dict[str, object] = {"text": entry.text}
+    if stored:
+        line["images"] = [file.relative_to(folder).as_posix() for file in stored]
+    if entry.answer is not None:
+        line["answer"] = entry.answer
+    if entry.metadata:
+        line["metadata"] = entry.metadata
+    return json.dumps(line, ensure_ascii=False) + "\n"
 
 
 def _content(item: object, base: Path, where: str) -> bytes:
@@ -195,7 +243,7 @@ def _content(item: object, base: Path, where: str) -> bytes:
     return file.read_bytes()
 
 
-def _write(path: Path, lines: Iterable[str]) -> int:
+def _write(path: Path, lines: Iterable[str], summary: Summary) -> int:
     """How many lines; DataError where there are none."""
     count = 0
     progress = Console(stderr=True)
@@ -203,6 +251,8 @@ def _write(path: Path, lines: Iterable[str]) -> int:
         for line in track(lines, description=path.stem, console=progress, transient=True):
             sink.write(line)
             count += 1
+    if not count and summary.broken:
+        raise DataError(f"{path.stem}: no row could be read, the last one: {summary.broken[-1]}")
     if not count:
         raise DataError(f"{path.stem}: the source holds no rows")
     return count

@@ -1,15 +1,15 @@
-"""Rows of other projects' formats as rows of ours: LLaVA, R1-V, EasyR1, question and answer."""
+"""Rows of other projects' formats as rows of ours: LLaVA, R1-V, EasyR1, TRL, VQA."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from mmrl.data.answers import answer_block
 from mmrl.data.files import DataError
 
-Schema = Literal["mmrl", "llava", "r1v", "easyr1", "vqa"]
+Schema = Literal["mmrl", "llava", "r1v", "easyr1", "vqa", "trl"]
 SCHEMAS: tuple[Schema, ...] = get_args(Schema)
 NEEDED: dict[Schema, frozenset[str]] = {
     "mmrl": frozenset({"text"}),
@@ -17,11 +17,14 @@ NEEDED: dict[Schema, frozenset[str]] = {
     "r1v": frozenset({"problem", "solution"}),
     "easyr1": frozenset({"problem", "answer"}),
     "vqa": frozenset({"question", "answer"}),
+    "trl": frozenset({"prompt"}),
 }
 """The columns that tell a format."""
 PICTURES = ("images", "image", "path")
 """Columns that hold pictures; the first one that is there counts."""
 MARK = "<image>"
+COLUMNS = {"text": "prompt", "images": "images", "answer": "answer"}
+"""What `--columns` can name, and the column of TRL's format that it becomes."""
 Row = Mapping[str, Any]
 
 
@@ -38,8 +41,12 @@ class Entry:
 
 
 def recognize(row: Row, where: str) -> Schema:
-    """The one format whose columns the row has; DataError when none or several fit."""
-    fitting: list[Schema] = [name for name in SCHEMAS if set(row) >= NEEDED[name]]
+    """The one format whose columns the row has; DataError when none or several fit.
+
+    A column `prompt` stands beside those of other formats too, so TRL's counts where no other fits.
+    """
+    having: list[Schema] = [name for name in SCHEMAS if set(row) >= NEEDED[name]]
+    fitting: list[Schema] = [name for name in having if name != "trl"] or having
     if len(fitting) == 1:
         return fitting[0]
     known = "; ".join(f"{name}: {', '.join(sorted(NEEDED[name]))}" for name in SCHEMAS)
@@ -47,7 +54,19 @@ def recognize(row: Row, where: str) -> Schema:
         raise DataError(
             f"{where}: the columns fit {' and '.join(fitting)}; say --format {fitting[0]}, ..."
         )
-    raise DataError(f"{where}: no known format has the columns {', '.join(row)} (known: {known})")
+    raise DataError(
+        f"{where}: no known format has the columns {', '.join(row)} (known: {known}); say which "
+        "is which with --columns text=...,images=...,answer=..."
+    )
+
+
+def renamed(row: Row, columns: Mapping[str, str], where: str) -> Row:
+    """The row as TRL's, whose columns `columns` names by what they hold: text, images, answer."""
+    gone = next((name for name in columns.values() if name not in row), None)
+    if gone is not None:
+        raise DataError(f"{where}: no column '{gone}' (there: {', '.join(row)})")
+    others = {name: value for name, value in row.items() if name not in columns.values()}
+    return others | {COLUMNS[what]: row[name] for what, name in columns.items()}
 
 
 def entries(schema: Schema, row: Row, where: str) -> Iterator[Entry]:
@@ -120,7 +139,50 @@ def _vqa(row: Row, where: str) -> Iterator[Entry]:
     yield _question(row, "question", _answer(row, where), where, used=("answer",))
 
 
-def _question(row: Row, name: str, answer: str, where: str, *, used: tuple[str, ...]) -> Entry:
+def _trl(row: Row, where: str) -> Iterator[Entry]:
+    """A chat or a text; the answer is that of a `solution`'s answer block, or all of it."""
+    asked = row["prompt"]
+    system, text = ("", asked) if isinstance(asked, str) else read_chat(asked, where)
+    name = next((name for name in ("solution", "answer") if row.get(name) is not None), None)
+    answer = None if name is None else _answer({"answer": row[name]}, where, name)
+    if answer is not None:
+        answer = answer_block(answer) or answer
+    used = () if name is None else (name,)
+    entry = _question({**row, "prompt": text}, "prompt", answer, where, used=used)
+    yield replace(entry, text=f"{system}\n{entry.text}".strip())
+
+
+def read_chat(chat: object, where: str) -> tuple[str, str]:
+    """What the system says, and the question; turns before it stand in its text, by role.
+
+    DataError unless it is a list of {role, content} that ends with the user's turn.
+    """
+    turns = chat if isinstance(chat, list) else []
+    said = [(turn.get("role"), _content(turn)) for turn in turns if isinstance(turn, dict)]
+    if not said or len(said) < len(turns) or said[-1][0] != "user":
+        raise DataError(
+            f"{where}: field 'prompt': expected a text, or a chat of {{role, content}} that ends "
+            f"with the user's turn, got {chat!r:.80}"
+        )
+    system = "\n".join(text for role, text in said if role == "system")
+    talk = [(str(role).capitalize(), text) for role, text in said if role != "system"]
+    lines = [text for _, text in talk] if len(talk) == 1 else [f"{who}: {t}" for who, t in talk]
+    return system, "\n".join(lines)
+
+
+def _content(turn: Mapping[str, Any]) -> str:
+    """A turn's text, with a mark where a picture stands in it."""
+    content = turn.get("content")
+    if not isinstance(content, list):
+        return str(content or "").strip()
+    parts = [part for part in content if isinstance(part, dict)]
+    told = (MARK if part.get("type") == "image" else str(part.get("text") or "") for part in parts)
+    return "".join(told).strip()
+
+
+def _question(
+    row: Row, name: str, answer: str | None, where: str, *, used: tuple[str, ...]
+) -> Entry:
     """Options that stand in a column of their own go on a line below the question."""
     text, pictures = _text(row, name, where), _images(row)
     if text.count(MARK):
@@ -156,10 +218,10 @@ def _text(row: Row, name: str, where: str) -> str:
     return text.strip()
 
 
-def _answer(row: Row, where: str) -> str:
+def _answer(row: Row, where: str, name: str = "answer") -> str:
     answer = row["answer"]
     if not isinstance(answer, str | int | float) or not str(answer).strip():
-        raise DataError(f"{where}: field 'answer': expected a text or number, got {answer!r:.80}")
+        raise DataError(f"{where}: field '{name}': expected a text or number, got {answer!r:.80}")
     return str(answer).strip()
 
 
@@ -183,4 +245,5 @@ CONVERTERS: dict[Schema, Callable[[Row, str], Iterator[Entry]]] = {
     "r1v": _r1v,
     "easyr1": _easyr1,
     "vqa": _vqa,
+    "trl": _trl,
 }

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from mmrl.cli import app
 from mmrl.data.convert import Summary, convert
 from mmrl.data.files import DataError
 from mmrl.data.prompts import load_prompts
@@ -86,6 +88,89 @@ def test_easyr1_marks_are_counted_and_taken_out(pictures: Path) -> None:
     assert two.text == "and [image 2] differ?" and len(two.images) == 2
 
 
+FINE = {"problem": "x", "solution": "<answer>A</answer>"}
+CHAT = [
+    {"role": "system", "content": "Think first."},
+    {
+        "role": "user",
+        "content": [{"type": "image"}, {"type": "text", "text": "Which? A) CT, B) MRI"}],
+    },
+]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "expected"),
+    [
+        (CHAT, {"solution": "<think>soft</think><answer>B</answer>"}, "Think first.\nWhich? A) CT"),
+        (CHAT[1:], {"answer": "B"}, "Which? A) CT"),
+        ("Which? A) CT, B) MRI", {"solution": "B"}, "Which? A) CT"),
+        ("Which?", {}, "Which?"),
+    ],
+)
+def test_trl_rows_are_read_as_chat_or_text(
+    pictures: Path, prompt: object, answer: dict, expected: str
+) -> None:
+    row = {"prompt": prompt, "images": ["1.png"], "level": 3, **answer}
+    (found,) = converted(write_json(pictures / "a.jsonl", [row]))
+    assert found.text.startswith(expected) and "<image>" not in found.text
+    assert found.answer == ("B" if answer else None)
+    assert found.images[0].read_bytes() == png(1) and found.metadata == {"level": 3}
+
+
+def test_earlier_turns_of_a_trl_chat_stand_in_its_text(pictures: Path) -> None:
+    talk = [("user", "Is there a mass?"), ("assistant", "Yes."), ("user", "Where?")]
+    chat = [{"role": role, "content": text} for role, text in talk]
+    (found,) = converted(write_json(pictures / "a.jsonl", [{"prompt": chat, "image": "0.png"}]))
+    assert found.text == "User: Is there a mass?\nAssistant: Yes.\nUser: Where?"
+    source = write_json(pictures / "b.jsonl", [{"prompt": chat[:2]}])
+    with pytest.raises(
+        DataError, match=r"b\.jsonl:1: field 'prompt': .* ends with the user's turn"
+    ):
+        convert(source, pictures / "other")
+
+
+def test_named_columns_make_any_table_readable(pictures: Path) -> None:
+    source = write_json(pictures / "a.jsonl", [{"q": "Which?", "img": "2.png", "gt": 4, "id": "x"}])
+    with pytest.raises(DataError, match=r"no known format has the columns q, img, .*--columns"):
+        convert(source, pictures / "out")
+    (found,) = converted(source, columns={"text": "q", "images": "img", "answer": "gt"})
+    assert (found.text, found.answer, found.metadata) == ("Which?", "4", {"id": "x"})
+    assert found.images[0].read_bytes() == png(2)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"text": "nope"}, r"a\.jsonl:1: no column 'nope' \(there: q\)"),
+        ({"images": "q"}, "--columns: 'text' is missing from what columns can hold"),
+        ({"text": "q", "label": "q"}, "--columns: 'label' is none of what columns can hold"),
+    ],
+)
+def test_wrong_columns_are_named(tmp_path: Path, columns: dict, message: str) -> None:
+    source = write_json(tmp_path / "a.jsonl", [{"q": "Which?"}])
+    with pytest.raises(DataError, match=message):
+        convert(source, tmp_path / "out", columns=columns)
+
+
+def test_broken_rows_can_be_skipped_and_are_named(pictures: Path) -> None:
+    (pictures / "torn.png").write_bytes(png(7)[:30])
+    rows = [FINE | {"image": name} for name in ("0.png", "torn.png", "gone.png", "1.png")]
+    source = write_json(pictures / "a.jsonl", rows)
+    with source.open("a") as file:
+        file.write("\n{torn")
+    summary = convert(source, pictures / "out", skip_broken=True)
+    assert (summary.prompts, summary.pictures) == ({"a.jsonl": 2}, 2)
+    places = [reason.split(": ")[0].rsplit(":")[-1] for reason in summary.broken]
+    assert places == ["2", "3", "5"] and "gone.png does not exist" in summary.broken[1]
+    done = CliRunner().invoke(
+        app, ["data", "convert", str(source), f"{pictures}/o", "--skip-broken"]
+    )
+    assert done.exit_code == 0 and "skipped 3 broken rows:" in done.output
+    only = write_json(pictures / "b.jsonl", rows[1:3])
+    with pytest.raises(DataError, match=r"b: no row could be read, the last one: .*gone\.png"):
+        convert(only, pictures / "other", skip_broken=True)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -161,9 +246,6 @@ def test_our_own_files_come_out_the_same_twice(pictures: Path) -> None:
     assert files[0] == files[1] and len(files[0]) == 2
     (found,) = load_prompts(str(outputs[0] / "a.jsonl"))
     assert (found.text, found.answer, dict(found.metadata)) == ("x", "A", {"modality": "CT"})
-
-
-FINE = {"problem": "x", "solution": "<answer>A</answer>"}
 
 
 @pytest.mark.parametrize(
