@@ -96,6 +96,10 @@ class TrainConfig(Config):
     """Passes over a rollout, each with an optimizer step for every minibatch."""
     minibatches: int = Field(default=1, ge=1)
     """Parts of a rollout, of whole groups, that have an optimizer step each."""
+    stop_kl: float | None = Field(default=None, gt=0)
+    """Passes over a rollout end where the mean KL(behavior || policy) of an update's decisions is
+    above it (metric `ratio/kl`); that update is not taken. Of continuous actions it is a mean over
+    D, as their log-probs are."""
     save_every: int = Field(default=10, ge=1)
     keep_checkpoints: int = Field(default=2, ge=2)
     """The newest checkpoints that stay; at least 2, so that a last good one is always there."""

@@ -99,7 +99,7 @@ def _accumulate_part(
     total, found = objective_and_penalty(recipe, state, actions, anchors, batch, advantages)
     if total.requires_grad:
         total.backward()
-    metrics |= found | {"ratio/deviation": ratio_deviation(constant, batch)}
+    metrics |= found | ratio_metrics(constant, batch)
     return Accumulated(constant, metrics)
 
 
@@ -133,7 +133,7 @@ def _accumulate_coupled(
             batch = replace(batch, behavior=known)
     leaves: Actions = {kind: stats.leaf() for kind, stats in constant.items()}
     total, metrics = objective_and_penalty(recipe, state, leaves, anchors, batch, advantages)
-    metrics["ratio/deviation"] = ratio_deviation(constant, batch)
+    metrics |= ratio_metrics(constant, batch)
     if not total.requires_grad:
         return Accumulated(constant, metrics)
     total.backward()
@@ -158,7 +158,13 @@ def objective_and_penalty(
     """The loss of one micro-batch, and its parts as metrics."""
     loss, metrics = recipe.objective(actions, anchors, batch, advantages.to(_device(actions)))
     region = recipe.trust_region
-    kls = anchor_kls(actions, pulling(region, anchors), batch.weights, estimator=region.estimator)
+    kls = anchor_kls(
+        actions,
+        pulling(region, anchors),
+        batch.weights,
+        estimator=region.estimator,
+        behavior=batch.behavior if region.importance_weighted else None,
+    )
     coefficients = {name: coefficient(recipe, state, name) for name in kls}
     total = loss + penalty(kls, coefficients).to(loss.device)
     return total, metrics | {"loss": total.item()} | {f"kl/{k}": v.item() for k, v in kls.items()}
@@ -239,16 +245,21 @@ def evaluate_anchors(
 
 
 @torch.no_grad()
-def ratio_deviation(actions: Actions, batch: Rollout) -> float:
-    """sum w |ratio - 1|: exactly 0 on the first update after a rollout.
+def ratio_metrics(actions: Actions, batch: Rollout) -> Metrics:
+    """How far the policy has moved from the one that sampled.
 
-    Log-ratios are cut to +-LARGEST_LOG_RATIO, as in the objective, so the sum is finite.
+    `ratio/deviation` is sum w |r - 1|: exactly 0 on the first update after a rollout. `ratio/kl` is
+    sum w (r - 1 - log r), never negative, an unbiased estimate of KL(behavior || policy).
+    Log-ratios are cut to +-LARGEST_LOG_RATIO, as in the objective, so both are finite.
     """
 
-    def of(log_ratio: Tensor) -> Tensor:
-        return log_ratio.clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO).exp() - 1
+    def cut(log_ratio: Tensor) -> Tensor:
+        return log_ratio.clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
 
-    return _weighted_gap(actions, batch, of)
+    return {
+        "ratio/deviation": _weighted_gap(actions, batch, lambda x: cut(x).exp() - 1),
+        "ratio/kl": _weighted_gap(actions, batch, lambda x: torch.expm1(cut(x)) - cut(x)),
+    }
 
 
 @torch.no_grad()

@@ -23,6 +23,7 @@ from mmrl.train.ranks import Ranks
 from mmrl.train.state import TrainState
 from mmrl.train.step import train_step
 from mmrl.train.stop import StopFlag, stop_on_signal
+from mmrl.trust_region.schedule import averages
 from mmrl.trust_region.weights import Anchor, take_snapshot, trainable
 from mmrl.types import Metrics
 from mmrl.versions import versions
@@ -118,8 +119,8 @@ def initial_state(recipe: Recipe, config: TrainConfig) -> TrainState:
         generator=torch.Generator().manual_seed(config.seed),
         stream=PromptStream(recipe.prompts, config.seed),
         anchors={
-            kind: Anchor(take_snapshot(recipe.policy.module, average=kind == "ema"))
-            for kind in recipe.trust_region.anchors()
+            kind: Anchor(take_snapshot(recipe.policy.module, average=averages(anchor)))
+            for kind, anchor in recipe.trust_region.anchors().items()
         },
     )
 

@@ -72,12 +72,13 @@ def train_step(recipe: Recipe, state: TrainState, config: TrainConfig, ranks: Ra
     weighed = [weigh_alone(rollout, part, ranks) for part in parts] if parts[1:] else [rollout]
     for part in parts[1:]:
         remember_behavior(recipe, rollout, part, config.rows, replayed)
-    passes = [
-        optimize(recipe, state, batch, advantages.flatten(), replayed, config, ranks, part)
-        for _ in range(config.updates_per_rollout)
-        for part, batch in zip(parts, weighed, strict=True)
-    ]
-    metrics |= mean_metrics(passes)
+    passes: list[Metrics] = []
+    for part, batch in list(zip(parts, weighed, strict=True)) * config.updates_per_rollout:
+        found = optimize(recipe, state, batch, advantages.flatten(), replayed, config, ranks, part)
+        passes.append(found)
+        if found.get("stopped_by_kl"):
+            break
+    metrics |= mean_metrics(passes) | {"updates": float(len(passes))}
     state.step += 1
     done = time.perf_counter()
     return metrics | {
@@ -128,7 +129,10 @@ def optimize(
     ranks: Ranks,
     part: slice | None = None,
 ) -> Metrics:
-    """One optimizer step on a part of a rollout (None: all of it), `rows` at a time."""
+    """One optimizer step on a part of a rollout (None: all of it), `rows` at a time.
+
+    None is taken where the policy is further than `stop_kl` from the one that sampled.
+    """
     part = part or slice(0, len(rollout))
     sums: Metrics = {}
     latest: dict[int, Actions] = {}
@@ -140,6 +144,11 @@ def optimize(
         add_metrics(sums, found.metrics)
     replayed.latest, replayed.latest_at = latest, state.updates
     totals = ranks.totals(sums)
+    if config.stop_kl is not None:
+        if totals["ratio/kl"] > config.stop_kl:
+            state.optimizer.zero_grad(set_to_none=True)
+            return totals | {"stopped_by_kl": 1.0}
+        totals["stopped_by_kl"] = 0.0
     samples = ranks.totals({"samples": float(part.stop - part.start)})["samples"]
     return totals | update(recipe, state, config, ranks, totals, samples)
 

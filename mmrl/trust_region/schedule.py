@@ -29,9 +29,14 @@ class FixedAnchor(AnchorBase):
 
 
 class PeriodicAnchor(AnchorBase):
-    """A copy taken after every `refresh_every`-th optimizer step; bounds the speed of travel."""
+    """anchor <- share * policy + (1 - share) * anchor, every `refresh_every` optimizer steps.
+
+    A share of 1 is a copy; it bounds the speed of travel. TR-DPO's (arXiv:2404.09656) is a share of
+    0.6 every 512 steps.
+    """
 
     refresh_every: int = Field(default=10, ge=1)
+    share: float = Field(default=1.0, gt=0, le=1)
 
 
 class StepwiseAnchor(AnchorBase):
@@ -61,6 +66,9 @@ class TrustRegion(Config):
     ema: EmaAnchor | None = None
     estimator: Literal["k1", "k2", "k3"] = "k3"
     """KL estimator of token log-probs; continuous actions use their closed forms."""
+    importance_weighted: bool = False
+    """Token KL times the ratio to the policy that sampled: right also where a rollout is used more
+    than once (TRL's `use_bias_correction_kl`), as k2 and k3 alone are not."""
 
     @model_validator(mode="after")
     def _estimator_of_a_loss(self) -> TrustRegion:
@@ -81,6 +89,13 @@ class TrustRegion(Config):
         return {kind: anchor for kind, anchor in every.items() if anchor is not None}
 
 
+def averages(anchor: AnchorConfig) -> bool:
+    """Whether the anchor is a mean of past policies, and none of them itself."""
+    return isinstance(anchor, EmaAnchor) or (
+        isinstance(anchor, PeriodicAnchor) and anchor.share < 1
+    )
+
+
 def blend_before(anchor: AnchorConfig) -> float:
     """Share of the policy that enters the anchor just before an optimizer step."""
     return 1.0 if isinstance(anchor, StepwiseAnchor) else 0.0
@@ -90,7 +105,7 @@ def blend_after(anchor: AnchorConfig, updates: int) -> float:
     """Share of the policy that enters the anchor after optimizer step number `updates` (from 1)."""
     match anchor:
         case PeriodicAnchor():
-            return 1.0 if updates % anchor.refresh_every == 0 else 0.0
+            return anchor.share if updates % anchor.refresh_every == 0 else 0.0
         case EmaAnchor():
             ramp = math.inf if anchor.ramp is None else anchor.ramp
             return 1.0 - min(anchor.decay, ramp * updates)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mmrl.train.accumulate import LARGEST_LOG_RATIO, ratio_deviation
+from mmrl.train.accumulate import LARGEST_LOG_RATIO, ratio_metrics
 from mmrl.train.metrics import MetricsFile
 from tests.toy_video import PROMPTS, toy_policy
 
@@ -19,7 +19,7 @@ def deviation(by: float) -> float:
     rollout = toy_policy().rollout(PROMPTS, 2, [1, 2])
     known = rollout.behavior["denoise"]
     lower = {"denoise": replace(known, log_probs=known.log_probs - by)}
-    return ratio_deviation(rollout.behavior, replace(rollout, behavior=lower))
+    return ratio_metrics(rollout.behavior, replace(rollout, behavior=lower))["ratio/deviation"]
 
 
 def refuse(token: str) -> None:

@@ -16,6 +16,7 @@ from mmrl.reward import RewardTable
 from mmrl.train.accumulate import Replayed, accumulate
 from mmrl.train.loop import initial_state, load_config
 from mmrl.train.minibatch import weigh_alone
+from mmrl.train.optimizer import moved_weights
 from mmrl.train.ranks import Ranks
 from mmrl.train.state import TrainState
 from mmrl.train.step import (
@@ -331,3 +332,20 @@ def test_the_first_step_is_adamws_own(folder: Path) -> None:
     for index, (name, p) in enumerate(weights.items()):
         expected = before[name] * (1 - 1e-4) - 1e-3 * (1 if index % 2 else -1)
         torch.testing.assert_close(p.detach(), expected, atol=1e-7, rtol=1e-5, msg=name)
+
+
+def test_a_rollout_is_left_where_the_policy_has_moved_too_far_from_its_sampler(
+    folder: Path,
+) -> None:
+    """The update that would go further is not taken, and no clock moves for it."""
+    recipe, state, config = make("video", folder, updates_per_rollout=5, optimizer={"lr": 1e-2})
+    free = train_step(recipe, state, config, RANKS)
+    assert free["updates"] == state.updates == 5
+    assert free["ratio/kl"] > 1e-6
+    recipe, state, config = make(
+        "video", folder, updates_per_rollout=5, optimizer={"lr": 1e-2}, stop_kl=1e-6
+    )
+    held = train_step(recipe, state, config, RANKS)
+    assert held["updates"] == state.updates + 1 == 2
+    assert held["stopped_by_kl"] == 0.5
+    assert all(weight.grad is None for weight in moved_weights(state.optimizer))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,8 +12,60 @@ import torch
 from mmrl.objectives.clipped import Clip
 from mmrl.objectives.surrogate import surrogate_loss
 from mmrl.ops import gaussian
+from mmrl.ops.weights import per_sequence
 from mmrl.trust_region.penalty import anchor_kls, penalty
 from mmrl.types import ActionKind, Actions, ActionStats
+
+OBJECTIVES = json.loads((Path(__file__).parent.parent / "golden/objectives.json").read_text())
+
+
+def tensor(values: list) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", ["grpo_k2_in_loss", "grpo_k3_in_loss", "grpo_k3_ratio_weighted"])
+def test_loss_and_gradient_with_a_kl_equal_the_reference(name: str) -> None:
+    given, hyper, expected = (OBJECTIVES[name][key] for key in ("inputs", "hyper", "expected"))
+    new = tensor(given["logp_new"]).requires_grad_()
+    current: Actions = {"token": ActionStats(new)}
+    behavior: Actions = {"token": ActionStats(tensor(given["logp_old"]))}
+    anchor: Actions = {"token": ActionStats(tensor(given["logp_ref"]))}
+    weights = per_sequence(tensor(given["mask"]))
+    clip = Clip(hyper["eps_low"], hyper["eps_high"])
+    loss, _ = surrogate_loss(
+        clip, new, behavior["token"].log_probs, tensor(given["advantages"]), weights
+    )
+    weighted = hyper["kl"].startswith("rho")
+    kls = anchor_kls(
+        current,
+        {"fixed": anchor},
+        {"token": weights},
+        estimator=hyper["kl"].removeprefix("rho*"),
+        behavior=behavior if weighted else None,
+    )
+    total = loss + penalty(kls, {"fixed/token": hyper["beta"]})
+    total.backward()
+    assert total.item() == pytest.approx(expected["loss"], abs=1e-12)
+    torch.testing.assert_close(new.grad, tensor(expected["grad_logp_new"]), rtol=0, atol=1e-12)
+
+
+def test_weighted_by_the_ratio_the_gradient_is_that_of_the_kl_whoever_drew_the_tokens() -> None:
+    """Enumerated over four tokens drawn by another policy: grad KL(policy || anchor), exactly."""
+    case = OBJECTIVES["kl_expected_gradients"]
+    theta = tensor(case["inputs"]["theta"]).requires_grad_()
+    old, anchor = (
+        tensor(case["inputs"][name]).log_softmax(0) for name in ("logits_old", "logits_ref")
+    )
+    kls = anchor_kls(
+        {"token": ActionStats(theta.log_softmax(0)[:, None])},
+        {"fixed": {"token": ActionStats(anchor[:, None])}},
+        {"token": old.exp()[:, None]},
+        estimator="k3",
+        behavior={"token": ActionStats(old[:, None])},
+    )
+    kls["fixed/token"].backward()
+    expected = tensor(case["expected"]["grad_KL_new_ref"])
+    torch.testing.assert_close(theta.grad, expected, rtol=1e-10, atol=1e-14)
 
 
 def test_the_released_weight_pulls_less_than_a_millionth_as_hard_as_the_policy() -> None:

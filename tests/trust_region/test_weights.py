@@ -13,12 +13,15 @@ from mmrl.trust_region.schedule import (
     PeriodicAnchor,
     StepwiseAnchor,
     TrustRegion,
+    averages,
     blend_after,
     blend_before,
 )
 from mmrl.trust_region.weights import Anchor, blend, take_snapshot, using
 
-GOLDEN = json.loads((Path(__file__).parent.parent / "golden/controllers.json").read_text())
+FOLDER = Path(__file__).parent.parent / "golden"
+GOLDEN = json.loads((FOLDER / "controllers.json").read_text())
+OBJECTIVES = json.loads((FOLDER / "objectives.json").read_text())
 
 
 def layer(value: float = 1.0) -> nn.Linear:
@@ -81,6 +84,22 @@ def test_periodic_anchor_moves_after_every_nth_optimizer_step() -> None:
     assert [step for step in steps if moved[step - 1]] == found["expected"]["refresh_after"]
     versions = [int(sum(moved[:step])) for step in steps]
     assert versions == found["expected"]["version"]
+
+
+def test_an_anchor_that_moves_by_a_share_follows_the_reference_trace() -> None:
+    found = OBJECTIVES["anchor_soft_update"]
+    module, anchors = nn.Linear(3, 1, bias=False).double(), found["expected"]["anchors"]
+    with torch.no_grad():
+        module.weight.copy_(torch.tensor([found["inputs"]["anchor"]]))
+    config = PeriodicAnchor(coefficient=1.0, refresh_every=512, share=found["hyper"]["alpha"])
+    anchor = Anchor(take_snapshot(module, average=averages(config)))
+    with torch.no_grad():
+        module.weight.copy_(torch.tensor([found["inputs"]["theta"]]))
+    for number, expected in enumerate(anchors):
+        anchor.move(module, blend_after(config, 512 * number), 512 * number) if number else None
+        assert anchor.weights["weight"][0].tolist() == pytest.approx(expected, abs=1e-10)
+    assert blend_after(config, 511) == 0
+    assert averages(config) and not averages(PeriodicAnchor(coefficient=1.0))
 
 
 def test_ema_anchor_follows_the_reference_trace() -> None:
