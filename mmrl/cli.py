@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -115,6 +116,7 @@ def _tree(config: Path, overrides: list[str] | None) -> dict:
 
 
 def _report_stop(outcome) -> None:
+    from mmrl.cli_tables import print_changes
     from mmrl.train.stop import EXIT_STOPPED
 
     if outcome.stopped:
@@ -122,6 +124,8 @@ def _report_stop(outcome) -> None:
             f"stopped by a signal after step {outcome.step}; `mmrl resume {outcome.run}` continues"
         )
         raise typer.Exit(EXIT_STOPPED)
+    if os.environ.get("RANK", "0") == "0":
+        print_changes(outcome.run)
     typer.echo(f"finished step {outcome.step}; `mmrl report {outcome.run}` draws it")
 
 

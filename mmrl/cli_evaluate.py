@@ -42,14 +42,25 @@ def evaluate(
         score([target], rewards=rewards, fields=fields, prompt=None, output=output)
         return
     from mmrl.cli_tables import print_metrics
-    from mmrl.evaluate.checkpoint import evaluate_run
+    from mmrl.evaluate.checkpoint import NothingToEvaluateError, evaluate_run
     from mmrl.report.run import find_runs
 
     runs = [target] if (target / "config.yaml").is_file() else find_runs(target)
-    results = {run.name: evaluate_run(run, overrides or []) for run in runs}
-    for name, result in results.items():
-        typer.echo(f"{name}, {result.subject['weights']}")
+    results: dict[str, Result] = {}
+    for run in runs:
+        try:
+            folder, result = evaluate_run(run, overrides or [])
+        except NothingToEvaluateError as error:
+            if len(runs) == 1:
+                raise
+            typer.echo(f"skipped: {error}", err=True)
+            continue
+        results[run.name] = result
+        typer.echo(f"{run.name}, {result.subject['weights']}")
         print_metrics(result)
+        typer.echo(f"wrote {folder}/report.json, summary.md, summary.csv, samples.jsonl")
+    if not results:
+        raise UserError(f"{target}: none of its {len(runs)} runs can be evaluated")
     if len(results) > 1:
         _print_matrices(results)
     for result in results.values():

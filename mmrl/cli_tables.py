@@ -99,6 +99,34 @@ def print_comparison(found: Sequence[Comparison]) -> None:
     )
 
 
+def print_changes(run: Path) -> None:
+    """What a run's evaluations before and after say, as the head of its report; nothing without."""
+    from mmrl.report.changes import changes, level, signed
+    from mmrl.report.run import read_run
+
+    data = read_run(run)
+    found = changes(data)
+    if not found:
+        return
+    heads = ("held-out metric", "", "before", "after", "change", "")
+    rows = (
+        (
+            one.name,
+            "watched" if one.watched else "trained",
+            str(one.before),
+            str(one.after),
+            signed(one.difference) if one.difference else "",
+            one.verdict,
+        )
+        for one in found
+    )
+    print_table(heads, rows)
+    plain_console().print(
+        f"means of {found[0].n} samples with {level(data)} intervals; rose or fell as "
+        "`mmrl compare` says it"
+    )
+
+
 def interval(low: float, high: float, form: str = ".4f") -> str:
     """Both bounds; empty where there is no interval."""
     return f"[{low:{form}}, {high:{form}}]" if math.isfinite(low) else ""

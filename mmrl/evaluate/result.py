@@ -105,6 +105,9 @@ def write_result(folder: Path, result: Result) -> None:
 def read_result(folder: Path) -> Result:
     """What `write_result` wrote, with identical numbers; UserError names a file that is not it."""
     report, samples = folder / "report.json", folder / "samples.jsonl"
+    if not report.is_file() and (inside := sorted(folder.glob("evaluations/*/report.json"))):
+        named = ", ".join(str(path.parent) for path in inside)
+        raise UserError(f"{folder} is a run: name one of its evaluations, {named}")
     for path in (report, samples):
         if not path.is_file():
             raise UserError(f"{folder} holds no {path.name}; `mmrl eval` or `mmrl score` writes it")

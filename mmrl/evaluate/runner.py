@@ -51,17 +51,21 @@ def spread(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
     return [prompts[index * len(prompts) // count] for index in range(count)]
 
 
+def draws(config: EvaluateConfig) -> list[tuple[int, Prompt, int]]:
+    """Number of the prompt, prompt and seed of every sample of an evaluation."""
+    return [
+        (index, prompt, config.seed + 1_000_003 * index + member)
+        for index, prompt in enumerate(spread(load_prompts(config.prompts), config.count))
+        for member in range(config.samples_per_prompt)
+    ]
+
+
 def evaluate(recipe: Recipe, config: EvaluateConfig) -> Evaluation:
     """One sample per prompt and seed the way users run the model, scored by every reward.
 
     Prompts and seeds depend on the config alone, so two evaluations differ only by the weights.
     """
-    prompts = spread(load_prompts(config.prompts), config.count)
-    rows = [
-        (index, prompt, config.seed + 1_000_003 * index + member)
-        for index, prompt in enumerate(prompts)
-        for member in range(config.samples_per_prompt)
-    ]
+    rows = draws(config)
     samples: list[Sample] = []
     with torch.no_grad():
         for start in track(
@@ -104,13 +108,13 @@ def write_evaluation(folder: Path, when: str, recipe: Recipe, found: Evaluation)
     path = folder / "evaluation.json"
     tree = json.loads(path.read_text("utf-8")) if path.exists() else {}
     weights = recipe.rewards.weights
-    tree |= {
-        when: summarize(found),
+    roles = {
         "trained": "reward",
         "watched": [name for name, weight in weights.items() if weight == 0],
         "weights": weights,
         "level": LEVEL,
     }
+    tree = {**roles, **tree, when: summarize(found)}
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json_text(tree, 1), encoding="utf-8")
     os.replace(temporary, path)
