@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, NoReturn, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -33,6 +33,11 @@ class Prompt:
     metadata: Mapping[str, str | int | float] = field(default_factory=dict)
 
 
+def _no_list(self: object) -> NoReturn:
+    """TypeError that says what a reward takes; a sample has no elements."""
+    raise TypeError(f"expected a list of samples, got one {type(self).__name__}; pass [sample]")
+
+
 @dataclass(frozen=True)
 class TextSample:
     """One written answer. `num_tokens` counts the generated tokens, the end token included."""
@@ -43,6 +48,7 @@ class TextSample:
     finished: bool = True
     confidence: float | None = None
     """The model's own probability of its answer, in [0, 1], where it is known."""
+    __iter__ = _no_list
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,7 @@ class VideoSample:
     prompt: Prompt
     video: Float[Tensor, "F 3 H W"]
     fps: float = 8.0
+    __iter__ = _no_list
 
 
 Sample = TextSample | VideoSample

@@ -1,4 +1,4 @@
-"""The example packages work as a user's would: installed on their own, found by entry point."""
+"""The examples work as a user's would: a package found by entry point, a script of its own."""
 
 from __future__ import annotations
 
@@ -54,3 +54,40 @@ def test_mmrl_list_names_functions_and_classes_of_a_package(environment: dict[st
     assert done.returncode == 0, done.stderr
     assert "brief" in done.stdout and "1 up to `words` words" in done.stdout
     assert "loudness" in done.stdout
+
+
+ONE = """
+import torch
+from mmrl.reward import RewardTable, load_reward
+from mmrl.types import Prompt, TextSample, VideoSample
+answer, video = TextSample(Prompt("q"), "a"), VideoSample(Prompt("q"), torch.rand(4, 3, 8, 8))
+calls = [
+    lambda: load_reward("answer_format")(answer),
+    lambda: load_reward("smoothness")(video),
+    lambda: RewardTable.parse({"smoothness": 1}).score_samples(video),
+]
+for call in calls:
+    try:
+        call()
+    except TypeError as error:
+        print(error)
+"""
+
+
+def test_one_sample_in_the_place_of_a_list_is_named() -> None:
+    done = python(ONE, dict(os.environ))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        f"expected a list of samples, got one {kind}; pass [sample]"
+        for kind in ("TextSample", "VideoSample", "VideoSample")
+    ]
+
+
+def test_the_library_example_scores_trains_and_samples() -> None:
+    words = [sys.executable, "examples/library.py"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "accuracy: [0.0, 1.0]"
+    assert [line.split(":")[0] for line in lines[1:3]] == ["step 1", "step 2"]
+    assert lines[3].startswith("a red zero moving right {'motion_direction': ")

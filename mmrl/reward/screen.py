@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from mmrl.reward.base import unit_of
 from mmrl.types import Sample, VideoSample
 
 TOLERANCE = 1e-3
@@ -58,20 +59,24 @@ def sound_video(video: Shaped[Tensor, "*axes"]) -> Float[Tensor, "F 3 H W"] | No
 def _screened(call: Callable[..., Any], *, prompts: bool) -> Callable[..., Any]:
     @wraps(call)
     def now(self: Any, given: Any) -> Any:
-        sound, count = _sound(given, prompts=prompts)
+        sound, count = _sound(_listed(self, given), prompts=prompts)
         return _spread(call(self, list(sound.values())) if sound else [], list(sound), count)
 
     @wraps(call)
     async def later(self: Any, given: Any) -> Any:
-        sound, count = _sound(given, prompts=prompts)
+        sound, count = _sound(_listed(self, given), prompts=prompts)
         return _spread(await call(self, list(sound.values())) if sound else [], list(sound), count)
 
     return later if inspect.iscoroutinefunction(call) else now
 
 
-def _sound(given: Sample | Sequence[Sample], *, prompts: bool) -> tuple[dict[int, Sample], int]:
+def _listed(reward: Any, given: Any) -> list[Sample]:
+    """What a call got as a list; TypeError for one sample where the call gets several."""
+    return [given] if unit_of(reward) == "sample" and not isinstance(given, list) else list(given)
+
+
+def _sound(samples: Sequence[Sample], *, prompts: bool) -> tuple[dict[int, Sample], int]:
     """Samples that can be judged by their place, and how many there are."""
-    samples = given if isinstance(given, Sequence) else [given]
     found: dict[int, Sample] = {}
     for place, sample in enumerate(samples):
         if prompts and not sample.prompt.text.strip():

@@ -111,6 +111,7 @@ class RewardTable:
         stops: bool = True,
     ) -> dict[str, Scored]:
         """Scores by reward with what became of each sample, as `scoring` takes them."""
+        samples = list(samples)
         with self.scoring(group_size, names=names, stops=stops) as scoring:
             return scoring.finish(samples)
 
