@@ -1,12 +1,11 @@
-"""What happens when a reward fails: limits, retries, a circuit breaker, a budget. Never a score."""
+"""What happens when a reward fails: limits, retries, waits, a budget. Never a score."""
 
 from __future__ import annotations
 
-import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -15,8 +14,11 @@ from mmrl.reward.base import RewardError
 
 Status = Literal["ok", "abstained", "timeout", "error", "unavailable", "skipped"]
 """How the scoring of one sample ended. All but the first mean NaN."""
-FAILED: tuple[Status, ...] = ("timeout", "error", "unavailable", "skipped")
-"""`abstained` is no failure: the reward itself said that it cannot judge the sample."""
+FAILED: tuple[Status, ...] = ("timeout", "error", "unavailable")
+"""What spends budget. `abstained` is no failure: the reward itself said that it cannot judge the
+sample. Nor is `skipped`: nobody asked, and the outage that kept it from being asked has failed."""
+AWAY: tuple[Status, ...] = ("timeout", "unavailable", "skipped")
+"""What a batch is made of to which the reward gave no answer at all."""
 MAX_BACKOFF_S = 30.0
 
 
@@ -26,13 +28,16 @@ class FaultPolicy(Config):
     timeout_s: float | None = Field(default=None, gt=0)
     """Longest time of one call; null waits for ever."""
     retries: int = Field(default=2, ge=0)
-    """Further attempts after a call that failed."""
+    """Further attempts after a call that failed. An outage of a trained reward costs none."""
     backoff_s: float = Field(default=0.5, ge=0)
     """Wait before the first retry of an unavailable reward; doubles each time, up to 30 s."""
     breaker_after: int = Field(default=5, ge=1)
-    """Calls in a row that found the reward unavailable before it is left alone for a while."""
+    """Calls in a row that found the reward unavailable before nothing but probes are asked; calls
+    that fail side by side are one."""
     breaker_rest_s: float = Field(default=30.0, ge=0)
-    """How long it is left alone before one call probes it."""
+    """Longest wait for the next probe; waits double from `backoff_s` up to this."""
+    outage_s: float = Field(default=300.0, ge=0)
+    """Longest outage of a trained reward that a run waits for; then it ends. 0: no waiting."""
     least_group: int = Field(default=2, ge=1)
     """A group with fewer scored samples loses the scores it has."""
     budget: float = Field(default=0.5, ge=0, le=1)
@@ -57,71 +62,28 @@ def status_of(error: Exception) -> Status:
 
 @dataclass(frozen=True)
 class FaultMemory:
-    """What of a reward's breaker and budget outlives the process: counts, no clock's time."""
+    """What a run has seen of a reward's failures, as far as a resumed run must know it.
 
-    failures: int = 0
-    """Calls in a row that found the reward unavailable."""
-    is_open: bool = False
+    Breakers are not remembered: whether the reward is there is asked anew.
+    """
+
     silent: int = 0
     """Batches in a row of nothing but abstentions."""
     causes: Sequence[Mapping[Status, int]] = ()
     """Failures by status of the budget's last batches."""
     sizes: Sequence[int] = ()
-    """Samples of each of them."""
+    """Samples of each of them that the reward was asked about."""
 
-
-@dataclass
-class Breaker:
-    """Open after `after` failures in a row; after `rest_s` one call may probe, and decides."""
-
-    after: int
-    rest_s: float
-    clock: Callable[[], float] = time.monotonic
-    failures: int = 0
-    times_opened: int = 0
-    opened_at: float | None = None
-    probing: bool = False
-
-    def admit(self) -> bool:
-        """Whether a call may be made."""
-        if self.opened_at is None:
-            return True
-        if self.probing or self.rest_left() > 0:
-            return False
-        self.probing = True
-        return True
-
-    def rest_left(self) -> float:
-        """Seconds until a probe is allowed; 0 where the breaker is closed."""
-        if self.opened_at is None:
-            return 0.0
-        return max(0.0, self.opened_at + self.rest_s - self.clock())
-
-    def succeeded(self) -> None:
-        """A call got through: closed."""
-        self.failures, self.opened_at, self.probing = 0, None, False
-
-    def failed(self) -> None:
-        """A call found the reward unavailable."""
-        self.failures += 1
-        closed_and_due = self.opened_at is None and self.failures >= self.after
-        if self.probing or closed_and_due:
-            self.opened_at, self.probing = self.clock(), False
-            self.times_opened += 1
-
-    def recall(self, memory: FaultMemory) -> None:
-        """Go on as remembered; an open breaker may probe at once."""
-        self.failures = memory.failures
-        self.opened_at = self.clock() - self.rest_s if memory.is_open else None
-
-    def abandoned(self) -> None:
-        """A call ended without telling whether the reward is there: another may probe."""
-        self.probing = False
+    @classmethod
+    def of(cls, kept: Mapping[str, Any]) -> FaultMemory:
+        """From a checkpoint, an older one too; what is not remembered any more is left out."""
+        return cls(kept["silent"], kept["causes"], kept["sizes"])
 
 
 @dataclass
 class Budget:
-    """Failed samples of the last batches; RewardError where they pass the allowed share.
+    """Failed samples of the last batches in which the reward was asked; RewardError where they pass
+    the allowed share.
 
     And where a trained reward falls silent: it abstains from every sample, batch after batch.
     """
@@ -140,7 +102,9 @@ class Budget:
     def spend(self, statuses: Sequence[Status], last_failure: str) -> None:
         """Count one batch; the error tells the causes and the last failure's own words."""
         self._listen(statuses)
-        self.seen.append((Counter(s for s in statuses if s in FAILED), len(statuses)))
+        asked = sum(status != "skipped" for status in statuses)
+        if asked:
+            self.seen.append((Counter(s for s in statuses if s in FAILED), asked))
         causes = sum((counted for counted, _ in self.seen), Counter())
         total = sum(size for _, size in self.seen)
         if total and causes.total() > self.share * total:

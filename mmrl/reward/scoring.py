@@ -28,7 +28,7 @@ class TableScoring:
 
         Async rewards begin first and work while the others run.
         """
-        order = sorted(self.batches, key=lambda name: self.batches[name].scorer.is_async)
+        order = sorted(self.batches, key=lambda name: self.batches[name].scorer.caller.is_async)
         ends = {name: self.batches[name].start(samples) for name in order}
         found = {name: ends[name]() for name in order}
         return {name: found[name] for name in self.batches}

@@ -54,27 +54,25 @@ def build(asked: dict[str, Any]) -> tuple[str, Scorer, dict[str, str]]:
     cls = reward_class(asked["reward"] or name, asked["path"])
     reward = cls.model_validate(asked["fields"])
     summary = (cls.__doc__ or "").strip().split("\n")[0]
-    return name, Scorer(name, reward, PATIENT), {"unit": unit_of(reward), "summary": summary}
+    return name, Scorer(name, reward, PATIENT, waits=False), {"unit": unit_of(reward), "summary": summary}
 
 
 def score(name: str, scorer: Scorer, message: bytes) -> dict[str, Any]:
     """Scores and statuses of one request; a sample that fails costs no other its score."""
     header, arrays = unpack(message)
     request = TensorRequest.model_validate(header)
-    scorer.last_failure = ""
     with tempfile.TemporaryDirectory(prefix="mmrl-") as folder:
         samples = read_samples(request, arrays, Path(folder))
         try:
             found = scorer.score(samples, max(1, len(samples)))
         except ConfigError as error:
-            scorer.last_failure = str(error)
-            found = Scored.failed("error", len(samples))
+            found = Scored.failed("error", len(samples), str(error))
     values = found.values.tolist()
     ended = list(zip(values, found.statuses, strict=True))
     return {
         "scores": [value if status == "ok" else None for value, status in ended],
         "statuses": [status for _, status in ended],
-        "reason": scorer.last_failure,
+        "reason": next(filter(None, found.reasons), ""),
     }
 
 

@@ -93,7 +93,7 @@ def load_checkpoint(path: Path, module: nn.Module, state: TrainState) -> None:
     state.controllers = {k: ControllerState(**v) for k, v in record["controllers"].items()}
     state.alarm = _alarm(record.get("alarm", {}))
     state.faults = [
-        {name: FaultMemory(**kept) for name, kept in process.items()}
+        {name: FaultMemory.of(kept) for name, kept in process.items()}
         for process in record.get("faults", [])
     ]
     state.stream.epoch, state.stream.position = record["epoch"], record["position"]

@@ -20,6 +20,7 @@ from mmrl.train.checkpoint import checkpoints, load_checkpoint, newest_sound, sa
 from mmrl.train.metrics import MetricsFile
 from mmrl.train.optimizer import adamw
 from mmrl.train.ranks import Ranks
+from mmrl.train.reward_end import forget_reward_error, noting_reward_errors, recall_faults
 from mmrl.train.state import TrainState
 from mmrl.train.step import train_step
 from mmrl.train.stop import StopFlag, stop_on_signal
@@ -83,8 +84,7 @@ def _run(config: PipelineConfig, run: Path, *, resume: bool) -> Outcome:
     found = newest_sound(run / "checkpoints") if resume else None
     if found is not None:
         load_checkpoint(found, recipe.policy.module, state)
-        if state.faults:
-            recipe.rewards.recall(state.faults[accelerator.process_index % len(state.faults)])
+        recall_faults(recipe.rewards, state, run, accelerator.process_index)
     accelerator.wait_for_everyone()
     if ranks.is_main:
         metrics.keep_through(state.step)
@@ -156,7 +156,8 @@ def _steps(
     with _progress(disable=not ranks.is_main) as bar:
         task = bar.add_task(config.pipeline, total=train.steps, completed=state.step, note="")
         while state.step < train.steps:
-            found = train_step(recipe, state, train, ranks)
+            with noting_reward_errors(run):
+                found = train_step(recipe, state, train, ranks)
             if train.alarm:
                 found |= respond(train.alarm, recipe, state, found)
             hacked = bool(train.alarm and train.alarm.action == "stop" and found["alarm/rung"])
@@ -174,6 +175,7 @@ def _steps(
                         state,
                         keep=train.keep_checkpoints,
                     )
+                    forget_reward_error(run)
             bar.update(task, completed=state.step, note=_note(found))
             if hacked:
                 raise RewardHackingError(

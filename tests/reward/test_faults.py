@@ -1,63 +1,20 @@
-"""The fault policy's parts: a breaker with a clock of its own, a budget, names of exceptions."""
+"""The fault policy's parts: a budget, names of exceptions."""
 
 from __future__ import annotations
 
 import pytest
 
 from mmrl.reward import RewardError, RewardUnavailable
-from mmrl.reward.faults import Breaker, Budget, status_of
+from mmrl.reward.faults import Budget, status_of
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def opened(clock: Clock) -> Breaker:
-    breaker = Breaker(after=2, rest_s=10.0, clock=clock)
-    for _ in range(2):
-        assert breaker.admit()
-        breaker.failed()
-    return breaker
-
-
-def test_the_breaker_opens_after_failures_in_a_row_only() -> None:
-    breaker = Breaker(after=2, rest_s=10.0)
-    for _ in range(5):
-        breaker.failed()
-        breaker.succeeded()
-    assert breaker.admit() and breaker.times_opened == 0
-
-
-def test_an_open_breaker_lets_one_probe_through_after_its_rest() -> None:
-    clock = Clock()
-    breaker = opened(clock)
-    assert not breaker.admit() and breaker.rest_left() == 10
-    clock.now = 10
-    assert breaker.admit() and not breaker.admit()
-
-
-def test_the_probe_decides_whether_the_breaker_closes() -> None:
-    clock = Clock()
-    breaker = opened(clock)
-    clock.now = 10
-    assert breaker.admit()
-    breaker.failed()
-    assert not breaker.admit() and breaker.rest_left() == 10 and breaker.times_opened == 2
-    clock.now = 20
-    assert breaker.admit()
-    breaker.succeeded()
-    assert breaker.admit() and breaker.admit()
-
-
-def test_a_budget_counts_the_last_batches_and_not_abstentions() -> None:
+def test_a_budget_counts_the_last_batches_and_neither_abstentions_nor_what_was_skipped() -> None:
     budget = Budget("judge", share=0.5, batches=2)
     budget.spend(["ok", "ok", "ok", "error"], "x")
     budget.spend(["abstained"] * 4, "x")
+    budget.spend(["skipped"] * 4, "x")
     budget.spend(["timeout", "timeout", "error", "skipped"], "x")
-    message = r"'judge' failed on 7 of 8 samples of the last 2 batches \(5 timeout, 1 error, 1 ski"
+    message = r"'judge' failed on 6 of 7 samples of the last 2 batches \(5 timeout, 1 error\)"
     with pytest.raises(RewardError, match=message):
         budget.spend(["timeout", "timeout", "timeout", "ok"], "no answer")
 

@@ -75,7 +75,7 @@ def test_an_unavailable_reward_is_asked_again_with_the_whole_batch() -> None:
 
 def test_retries_are_bounded_and_the_reason_is_kept() -> None:
     reward = Flaky(*[RewardUnavailable("away")] * 9)
-    judge = scorer(reward, retries=1, budget=1.0)
+    judge = scorer(reward, retries=1, budget=1.0, outage_s=0)
     assert judge.score(SAMPLES).statuses == ("unavailable",) * 4
     assert reward.calls == [4, 4]
 
@@ -94,19 +94,21 @@ def test_an_open_breaker_skips_the_rest_of_a_batch() -> None:
         def __call__(self, sample):
             raise RewardUnavailable("away")
 
-    judge = Scorer(
-        "away", Away(), FaultPolicy(retries=0, breaker_after=2, breaker_rest_s=60, budget=1)
-    )
+    policy = FaultPolicy(retries=0, breaker_after=2, breaker_rest_s=60, budget=1)
+    judge = Scorer("away", Away(), policy, waits=False)
     found = judge.score(SAMPLES)
     assert found.statuses == ("unavailable", "unavailable", "skipped", "skipped")
     assert judge.counts()["breaker_open"] == 1
 
 
-def test_scoring_goes_on_when_the_reward_comes_back() -> None:
+def test_scoring_goes_on_when_a_watched_reward_comes_back() -> None:
+    """Its third call is a probe, and is followed by the batch's own."""
     reward = Flaky(*[RewardUnavailable("away")] * 2)
-    judge = scorer(reward, retries=0, breaker_after=1, breaker_rest_s=0.01, budget=1)
+    policy = FaultPolicy(retries=0, breaker_after=1, backoff_s=0, breaker_rest_s=0, budget=1)
+    judge = Scorer("watched", reward, policy, waits=False)
     found = [judge.score(SAMPLES).statuses[0] for _ in range(3)]
-    assert found == ["unavailable", "unavailable", "ok"]
+    assert found == ["unavailable", "skipped", "ok"]
+    assert reward.calls == [4, 4, 4, 4]
 
 
 def test_a_watched_reward_does_not_make_training_wait_for_its_breaker() -> None:

@@ -108,7 +108,7 @@ def test_in_a_table_a_wrong_range_is_an_error_of_its_own_sample() -> None:
     judge = Scorer("smoothness", load_reward("smoothness"), FaultPolicy(retries=0, budget=1))
     found = judge.score([sample(SOUND), sample(SOUND * 255), sample(with_pixel(torch.nan))])
     assert found.statuses == ("ok", "error", "abstained")
-    assert "expected pixels in [0, 1]" in judge.last_failure
+    assert "expected pixels in [0, 1]" in found.reasons[1]
 
 
 def test_values_that_rounding_put_outside_are_clamped_and_others_are_not_touched() -> None:

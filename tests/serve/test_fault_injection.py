@@ -40,7 +40,7 @@ def test_every_injected_fault_is_counted_and_none_becomes_a_score(tmp_path: Path
         running(service_config(tmp_path), tmp_path) as service,
         proxy(service.url, rate=0.2, seed=3) as (chaos, url),
     ):
-        faulty = train(remote(url, retries=0, breaker_after=100), steps=8)
+        faulty = train(remote(url, retries=0, breaker_after=100, outage_s=0), steps=8)
     assert_scores_are_true_or_nan(faulty)
     injected = chaos.counts
     assert min(injected[name] for name in ("hang", "raise", "nan", "wrong_length", "http_500")) > 0
