@@ -12,6 +12,7 @@ from mmrl.config import UserError, apply_overrides, read_yaml
 from mmrl.data.files import json_text
 from mmrl.report.page import write_report
 from mmrl.train.loop import load_config, start
+from mmrl.train.run_folder import is_run
 
 CONFIGS = {"video": "configs/sage_grpo/tiny.yaml", "vlm": "configs/med_r1/tiny.yaml"}
 
@@ -31,7 +32,8 @@ def run_demo(output: Path, seed: int) -> Path:
     }
     summary = {}
     for name, config in configs.items():
-        shutil.rmtree(output / name, ignore_errors=True)
+        if is_run(output / name):
+            shutil.rmtree(output / name)
         began = time.perf_counter()
         outcome = start(config)
         if outcome.stopped:

@@ -16,11 +16,12 @@ from mmrl.evaluate.runner import evaluate, write_evaluation, write_gallery
 from mmrl.recipe import PipelineConfig, Recipe, TrainConfig, pipelines
 from mmrl.registry import UnknownNameError
 from mmrl.train.alarm import RewardHackingError, respond
-from mmrl.train.checkpoint import checkpoints, load_checkpoint, newest_sound, save_checkpoint
+from mmrl.train.checkpoint import load_checkpoint, newest_sound, save_checkpoint
 from mmrl.train.metrics import MetricsFile
 from mmrl.train.optimizer import adamw
 from mmrl.train.ranks import Ranks
 from mmrl.train.reward_end import forget_reward_error, noting_reward_errors, recall_faults
+from mmrl.train.run_folder import check_new, is_run
 from mmrl.train.state import TrainState
 from mmrl.train.step import train_step
 from mmrl.train.stop import StopFlag, stop_on_signal
@@ -53,20 +54,16 @@ def load_config(tree: dict) -> PipelineConfig:
 
 
 def start(config: PipelineConfig) -> Outcome:
-    """A new run in `config.output`; UserError where a run lies there already."""
+    """A new run in `config.output`; ConfigError where something lies there already."""
     run = Path(config.output)
-    if checkpoints(run / "checkpoints") or (run / "metrics.jsonl").exists():
-        raise UserError(
-            f"{run} already holds a run: `mmrl resume {run}` continues it, "
-            "output=... starts another"
-        )
+    check_new(run)
     return _run(config, run, resume=False)
 
 
 def resume(run: Path) -> Outcome:
     """Continue a run from its newest sound checkpoint, or from the start if it saved none yet."""
-    if not (run / "config.yaml").is_file():
-        raise UserError(f"{run} holds no config.yaml: not the folder of a run")
+    if not (run / "config.yaml").is_file() or not is_run(run):
+        raise UserError(f"{run} holds no run: config.yaml and versions.json are not both there")
     return _run(load_config(read_yaml(run / "config.yaml")), run, resume=True)
 
 
