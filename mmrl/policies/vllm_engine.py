@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,10 @@ class VllmEngine:
     version: int = 0
     adapter: Any = None
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="mmrl-vllm-")))
+    """Where adapters pass; it goes with the engine."""
+
+    def __post_init__(self) -> None:
+        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
 
     @classmethod
     def start(

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 from asyncio.subprocess import PIPE, Process
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from mmrl.config import ConfigError
@@ -26,6 +27,8 @@ class Worker:
         self.name = name
         self.config = config
         self.process: Process | None = None
+        self.scratch: TemporaryDirectory[str] | None = None
+        """The process' own place for temporary files: a killed one cannot clear up."""
 
     @property
     def alive(self) -> bool:
@@ -41,6 +44,9 @@ class Worker:
             "path": config.path,
             "fields": config.fields,
         }
+        self._clear()
+        self.scratch = TemporaryDirectory(prefix="mmrl-worker-")
+        own = {"TMPDIR": self.scratch.name}
         try:
             self.process = await asyncio.create_subprocess_exec(
                 config.python,
@@ -48,7 +54,7 @@ class Worker:
                 "mmrl.serve.worker",
                 stdin=PIPE,
                 stdout=PIPE,
-                env={**os.environ, **config.environment},
+                env={**os.environ, **own, **config.environment},
             )
         except OSError as error:
             raise ConfigError(f"cannot run {config.python}: {error}", key=self._key) from error
@@ -78,6 +84,11 @@ class Worker:
         if process is not None and process.returncode is None:
             process.kill()
             await process.wait()
+        self._clear()
+
+    def _clear(self) -> None:
+        if self.scratch is not None:
+            self.scratch.cleanup()
 
     @property
     def _key(self) -> str:

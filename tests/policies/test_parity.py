@@ -184,7 +184,12 @@ def test_an_engine_takes_over_all_weights_and_forgets_its_prefixes() -> None:
     with torch.no_grad():
         for weight in model.module.parameters():
             weight.add_(0.25)
-    VllmEngine(llm, {}, pad=0).push(model)
+    engine = VllmEngine(llm, {}, pad=0)
+    engine.push(model)
+    folder = engine.folder
+    assert folder.is_dir()
+    del engine
+    assert not folder.exists()
     for name, weight in model.module.state_dict().items():
         assert torch.equal(llm.module.state_dict()[name], weight), name
     assert llm.forgotten == 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -69,3 +71,27 @@ def test_a_request_that_could_never_wait_is_refused_and_not_put_off() -> None:
 
     with pytest.raises(RequestTooLargeError, match=r"9 samples in one request; .* at most 8"):
         asyncio.run(run())
+
+
+def test_a_worker_that_is_killed_leaves_no_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is killed in the middle of a call, whose pictures lie in a folder."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    config = ScorerConfig(path=f"{SCORERS}:length", timeout_s=1.0)
+
+    async def run() -> list[str]:
+        pool = Pool("length", config, ServeMetrics())
+        await pool.start()
+        sample = {"kind": "text", "prompt": {"text": "q"}, "text": "hang"}
+        tree = {"version": 1, "scorer": "length", "samples": [sample]}
+        call = asyncio.create_task(pool.score(TensorRequest.model_validate(tree), {}))
+        while not list(tmp_path.glob("*/*")):
+            await asyncio.sleep(0.02)
+        statuses = (await call).statuses
+        assert not list(tmp_path.glob("*/*"))
+        await pool.stop()
+        return statuses
+
+    assert asyncio.run(run()) == ["timeout"]
+    assert not list(tmp_path.iterdir())
