@@ -59,7 +59,7 @@ class Curve:
 
     def total(self, what: str) -> float:
         """Sum of one count over all steps."""
-        return sum(step[f"reward/judge/{what}"] for step in self.steps)
+        return sum(step.get(f"reward/judge/{what}", 0.0) for step in self.steps)
 
     @property
     def end(self) -> float:

@@ -79,11 +79,15 @@ def _named(run: RunData, keys: Sequence[str]) -> list[Series]:
 
 
 def _causes(run: RunData) -> list[Series]:
-    """Counts of what went wrong with each reward, where anything did."""
+    """Counts of what went wrong with each reward, where anything did; a step without one has 0."""
     ends = ("abstained", "timeout", "error", "unavailable", "skipped", "short_group")
     keys = [key for end in ends for key in run.keys("reward/", f"/{end}")]
     return [
-        Series(key.removeprefix("reward/").replace("/", ": "), _axis(run), run.column(key))
+        Series(
+            key.removeprefix("reward/").replace("/", ": "),
+            _axis(run),
+            [count or 0.0 for count in run.column(key)],
+        )
         for key in keys
         if any(run.column(key))
     ]

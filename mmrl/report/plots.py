@@ -122,8 +122,9 @@ def _edges(one: Series) -> list[float]:
 
 
 def _padded(values: Sequence[float]) -> tuple[float, float]:
+    """The values' range with a margin; around a constant 5 % of it, around 0 from -1 to 1."""
     low, high = min(values), max(values)
-    pad = (high - low) * 0.06 or max(abs(high) * 0.05, 1e-9)
+    pad = (high - low) * 0.06 or abs(high) * 0.05 or 1.0
     return low - pad, high + pad
 
 

@@ -64,7 +64,8 @@ def train_step(recipe: Recipe, state: TrainState, config: TrainConfig, ranks: Ra
         watched = recipe.watch(scores, state.step) if recipe.watch else {}
     scored = time.perf_counter()
     metrics = score_metrics(ranks.totals(score_sums(scores, rewards, watched)))
-    metrics |= ranks.totals(recipe.rewards.counts())
+    faults = ranks.totals(recipe.rewards.counts())
+    metrics |= {name: count for name, count in faults.items() if count}
     if cut_off is not None:
         metrics |= ranks.totals({"rollout/overlong": float(cut_off.sum())})
     replayed = Replayed()

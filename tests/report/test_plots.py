@@ -60,6 +60,15 @@ def test_degenerate_ranges_stay_finite(values: list[float | None]):
     assert "inf" not in figure
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"), [(0.0, ["-1", "-0.5", "0", "0.5", "1"]), (2.0, ["1.9", "2", "2.1"])]
+)
+def test_a_constant_has_an_axis_of_sensible_numbers(value: float, expected: list[str]):
+    root = parsed(line_plot("x", [Series("a", [1, 2, 3], [value] * 3)]))
+    side = [text.text for text in root.iter("text") if text.get("text-anchor") == "end"]
+    assert [told for told in side if told in expected] == expected
+
+
 def test_an_interval_plot_states_mean_and_interval():
     root = parsed(interval_plot("m", [("before", 0.4, 0.3, 0.5), ("after", 0.7, 0.6, 0.8)]))
     told = [title.text for title in root.iter("title")]

@@ -24,3 +24,16 @@ def test_the_steps_are_those_of_a_run(tmp_path: Path) -> None:
         }
     assert not (tmp_path / "nothing").exists()
     assert session.recipe.policy.sample(session.recipe.prompts[:1], [0])
+
+
+def test_of_faults_only_those_that_came_up_are_logged(tmp_path: Path) -> None:
+    tree = video_config(tmp_path / "run", 1)
+    (tmp_path / "picky.py").write_text(
+        "def picky(samples):\n    return [None, *([1.0] * (len(samples) - 1))]\n"
+    )
+    tree["rewards"]["picky"] = {"path": f"{tmp_path}/picky.py:picky", "weight": 0.0}
+    (metrics,) = train(load_config(tree))
+    told = {key for key in metrics if key.startswith("reward/") and key.count("/") == 2}
+    counted = {"reward/picky/abstained", "reward/picky/short_group"}
+    missing = {f"reward/{name}/missing" for name in tree["rewards"]}
+    assert missing <= told and told - missing <= counted and "reward/picky/abstained" in told
