@@ -14,7 +14,7 @@ from httpx2 import AsyncClient, Response, TransportError
 from mmrl.config import ConfigError
 from mmrl.data.wire import TENSOR_TYPE
 from mmrl.data.wire_samples import Encoding, png_request, tensor_request
-from mmrl.reward import RewardConfig, RewardUnavailable, rewards
+from mmrl.reward import RewardConfig, RewardFailure, RewardUnavailable, rewards
 from mmrl.reward.screen import judges_videos
 from mmrl.types import Sample
 
@@ -60,7 +60,7 @@ class Remote(RewardConfig):
         if failed == "unavailable":
             raise RewardUnavailable(answer["reason"])
         if failed is not None:
-            raise RuntimeError(answer["reason"])
+            raise RewardFailure(answer["reason"])
         return answer["scores"]
 
     async def _ask(self, samples: Sequence[Sample]) -> Response:
@@ -78,7 +78,7 @@ class Remote(RewardConfig):
         if response.status_code >= 500:
             raise RewardUnavailable(f"{self.url}: status {response.status_code}")
         if response.status_code != 200:
-            raise RuntimeError(f"{self.url}: {response.status_code}: {response.text[:300]}")
+            raise RewardFailure(f"{self.url}: {response.status_code}: {response.text[:300]}")
         return response.json()
 
 

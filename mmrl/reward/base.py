@@ -60,6 +60,10 @@ class RewardError(UserError):
     """A reward that failed on more samples than its budget allows."""
 
 
+class RewardFailure(RuntimeError):
+    """What a reward raises to say in its own words why samples have no score."""
+
+
 class RewardUnavailable(RuntimeError):
     """What a reward raises where waiting may help: its service is away, or asks for patience."""
 

@@ -17,6 +17,7 @@ from mmrl.config import ConfigError
 from mmrl.reward.base import is_async, unit_of
 from mmrl.reward.breaker import Breaker
 from mmrl.reward.calls import WrongScoresError, call_within, to_scores
+from mmrl.reward.failures import FailureLog
 from mmrl.reward.faults import MAX_BACKOFF_S, FaultPolicy, Status, status_of
 from mmrl.reward.scored import INFINITE, Scored
 from mmrl.types import Sample
@@ -46,6 +47,7 @@ class Caller:
         self.breaker = Breaker(policy.breaker_after, policy.backoff_s, policy.breaker_rest_s)
         self.retries = 0
         self.last_failure = "none"
+        self.log = FailureLog(name)
         self._opened_before = 0
         self._answered: Sequence[Sample] = ()
         """Samples of this batch that the reward has answered about: what a probe asks."""
@@ -90,7 +92,7 @@ class Caller:
             except ConfigError:
                 raise  # no sample failed: the run itself is set up wrongly
             except Exception as error:
-                status = self._note(error, part)
+                status = self._note(error)
                 if self.unit == "batch" and len(part) > 1 and _may_be_one_sample(error):
                     return None
             found = Scored.failed(status, len(part), self.last_failure)
@@ -133,13 +135,12 @@ class Caller:
 
     async def _probe(self, part: Sequence[Sample]) -> None:
         """Ask about samples that were answered before, else about these; the breaker listens."""
-        asked = self._answered or part
         try:
-            await self._call(asked, self.breaker.failures, probe=True)
+            await self._call(self._answered or part, self.breaker.failures, probe=True)
         except ConfigError:
             raise
         except Exception as error:
-            self._note(error, asked)
+            self._note(error)
 
     async def _call(self, part: Sequence[Sample], before: int, *, probe: bool = False) -> Scored:
         """One call; what it tells of the reward goes to the breaker."""
@@ -178,13 +179,9 @@ class Caller:
             patience = f"; waiting for at most {self.policy.outage_s:g} s" if self.waits else ""
             logger.warning("reward '%s' is away%s", self.name, patience)
 
-    def _note(self, error: Exception, part: Sequence[Sample]) -> Status:
-        """Log a failed call."""
+    def _note(self, error: Exception) -> Status:
         status = status_of(error)
-        self.last_failure = str(error) or type(error).__name__
-        logger.warning(
-            "reward '%s', %d samples: %s: %s", self.name, len(part), status, self.last_failure
-        )
+        self.last_failure = self.log.note(status, error)
         return status
 
     def _backoff(self, attempt: int) -> float:

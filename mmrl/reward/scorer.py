@@ -73,6 +73,7 @@ class Scorer:
     def end(self, scored: Scored, stops: bool) -> Scored:
         """Count what became of a batch, and let it spend budget where it `stops` the run."""
         self.statuses = Counter(scored.statuses)
+        self.caller.log.close()
         if stops:
             self._check_presence()
             self.budget.spend(scored.statuses, self.caller.last_failure)

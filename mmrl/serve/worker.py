@@ -54,7 +54,8 @@ def build(asked: dict[str, Any]) -> tuple[str, Scorer, dict[str, str]]:
     cls = reward_class(asked["reward"] or name, asked["path"])
     reward = cls.model_validate(asked["fields"])
     summary = (cls.__doc__ or "").strip().split("\n")[0]
-    return name, Scorer(name, reward, PATIENT, waits=False), {"unit": unit_of(reward), "summary": summary}
+    scorer = Scorer(name, reward, PATIENT, waits=False)
+    return name, scorer, {"unit": unit_of(reward), "summary": summary}
 
 
 def score(name: str, scorer: Scorer, message: bytes) -> dict[str, Any]:

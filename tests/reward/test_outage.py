@@ -17,9 +17,15 @@ SHORT = {"backoff_s": 0.001, "breaker_rest_s": 0.004, "outage_s": 60.0}
 LONG = {**SHORT, "outage_s": 0.01}
 
 
-def judge(is_away: Callable[[str, int], bool]) -> tuple[RewardConfig, list[str]]:
-    """Scores the number in a sample; `is_away` gets its text and how many calls came before."""
+def judge(
+    is_away: Callable[[str, int], bool], together: int = 16
+) -> tuple[RewardConfig, list[str]]:
+    """Scores the number in a sample; `is_away` gets its text and how many calls came before.
+
+    The first `together` calls are under way in sixteens: none ends before the last has begun.
+    """
     calls: list[str] = []
+    begun = {end: asyncio.Event() for end in range(16, together + 1, 16)}
 
     class Judge(RewardConfig):
         unit: ClassVar[str] = "sample"
@@ -27,7 +33,10 @@ def judge(is_away: Callable[[str, int], bool]) -> tuple[RewardConfig, list[str]]
         async def __call__(self, sample):
             calls.append(sample.text)
             number = len(calls) - 1
-            await asyncio.sleep(0)
+            if number + 1 in begun:
+                begun[number + 1].set()
+            if number < together:
+                await begun[number // 16 * 16 + 16].wait()
             if is_away(sample.text, number):
                 raise RewardUnavailable("away")
             return float(sample.text)
@@ -116,7 +125,7 @@ def test_without_patience_the_retries_are_all() -> None:
 
 def test_what_nobody_was_asked_about_spends_no_budget() -> None:
     """A watched reward is away: the outage is paid for once, by the samples that met it."""
-    reward, _ = judge(lambda text, number: number >= 16)
+    reward, _ = judge(lambda text, number: number >= 16, together=32)
     found = scorer(reward, waits=False, backoff_s=0.001, breaker_rest_s=60, retries=0)
     found.caller.breaker.first_rest_s = 60
     found.caller.breaker.after = 1
