@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from mmrl.config import ConfigError
 from mmrl.models.folder import check_model_folder
+from mmrl.models.hub import local_only, one_line_errors
 from mmrl.models.size import patch_of
 from mmrl.policies.lora import has_lora
 from mmrl.policies.video_model import IN_MEMORY, Latents, TextOptions, VideoModel, VideoSize
@@ -109,14 +110,17 @@ def pipeline_class(path: str) -> str:
     if Path(path).is_dir():
         index = json.loads((Path(path) / "model_index.json").read_text("utf-8"))
     else:
-        index = DiffusionPipeline.load_config(path)
+        with one_line_errors(path):
+            index = DiffusionPipeline.load_config(path, local_files_only=local_only(path))
     return str(index["_class_name"])
 
 
 def load_frozen(cls: type[P], path: str, dtype: torch.dtype) -> P:
     """The pipeline in eval mode; all but the denoiser frozen."""
     check_model_folder(path, "model_index.json")
-    return freeze_all_but_denoiser(cls.from_pretrained(path, dtype=dtype))
+    with one_line_errors(path):
+        loaded = cls.from_pretrained(path, dtype=dtype, local_files_only=local_only(path))
+    return freeze_all_but_denoiser(loaded)
 
 
 def freeze_all_but_denoiser(pipeline: P) -> P:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 
 from mmrl.config import ConfigError
 from mmrl.models.folder import check_model_folder
+from mmrl.models.hub import local_only, one_line_errors
 from mmrl.models.quantize import Quantization, four_bit
 from mmrl.models.vlm import VlmModel
 from mmrl.models.vlm_family import VlmFamily
@@ -28,18 +30,25 @@ def load_vlm(model: str, *, dtype: torch.dtype, quantization: Quantization = "no
     """The model in a folder (or hub id) behind the adapter of its family.
 
     With `4bit` the text model's linear layers are quantized; vision tower and output layer are not.
-    ConfigError for a missing folder, a family without an adapter, and a missing processor.
+    ConfigError for a missing folder, a hub id that is neither in the cache nor within reach, a
+    family without an adapter, and a missing processor.
     """
     check_model_folder(model, "config.json")
-    family = adapter_of(AutoConfig.from_pretrained(model).model_type, model)
-    more = {}
+    local = local_only(model)
+    with one_line_errors(model):
+        chosen = AutoConfig.from_pretrained(model, local_files_only=local)
+    family = adapter_of(chosen.model_type, model)
+    more: dict[str, Any] = {}
     if quantization == "4bit":
         whole = ["lm_head", *(f"model.{name}" for name in family.vision)]
         more["quantization_config"] = four_bit(dtype, without=whole)
         more["device_map"] = {"": torch.cuda.current_device()}
-    module = AutoModelForImageTextToText.from_pretrained(model, dtype=dtype, **more)
+    with one_line_errors(model):
+        module = AutoModelForImageTextToText.from_pretrained(
+            model, dtype=dtype, local_files_only=local, **more
+        )
     try:
-        processor = AutoProcessor.from_pretrained(model)
+        processor = AutoProcessor.from_pretrained(model, local_files_only=local)
     except (ImportError, OSError, ValueError) as error:
         raise ConfigError(f"{model} has no processor that loads: {error}", key="model") from error
     return VlmModel(module.eval(), processor, family)
