@@ -131,9 +131,7 @@ def _report_stop(outcome) -> None:
 
 def _print_memory(found: Estimate) -> None:
     """Counts of parameters, then MiB by item and phase; 0 is left blank."""
-    from rich.console import Console
-    from rich.table import Table
-
+    from mmrl.cli_tables import print_table
     from mmrl.doctor.items import PLACES
 
     def cells(values: Iterable[int]) -> list[str]:
@@ -141,14 +139,11 @@ def _print_memory(found: Estimate) -> None:
 
     for name, number in found.parameters.items():
         typer.echo(f"{number:>15,} parameters: {name}")
-    table = Table("MiB", box=None, pad_edge=False)
-    for place in PLACES:
-        table.add_column(place, justify="right")
-    for item in found.items:
-        table.add_row(item.name, *cells(item.bytes.get(place, 0) for place in PLACES))
-    table.add_section()
-    table.add_row("total", *cells(found.total(place) for place in PLACES), style="bold")
-    Console().print(table)
+    rows = [
+        (item.name, *cells(item.bytes.get(place, 0) for place in PLACES)) for item in found.items
+    ]
+    total = ("total", *cells(found.total(place) for place in PLACES))
+    print_table(("MiB", *PLACES), [*rows, total], numbers=True)
     if found.assumed:
         typer.echo(f"assumed: {found.assumed}")
 

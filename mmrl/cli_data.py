@@ -116,24 +116,19 @@ def check(
 
 
 def _print_report(report: Report) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    from mmrl.cli_tables import print_table
 
-    table = Table("what", "", box=None, pad_edge=False)
-    for name, value in report.statistics.items():
-        if value:
-            table.add_row(name, escape(_shown(value)))
-    console = Console()
-    console.print(table)
+    counted = ((name, _shown(value)) for name, value in report.statistics.items() if value)
+    print_table(("what", ""), counted)
     for title, findings in (("problem", report.problems), ("note", report.notes)):
         if findings:
-            found = Table(title, "count", "where at first", box=None, pad_edge=False)
-            for kind, finding in findings.items():
-                found.add_row(kind, str(finding.count), escape("\n".join(finding.examples)))
-            console.print("", found)
+            found = (
+                (kind, str(one.count), "\n".join(one.examples)) for kind, one in findings.items()
+            )
+            typer.echo()
+            print_table((title, "count", "where at first"), found)
     if not report.problems:
-        console.print("\nno problem found")
+        typer.echo("\nno problem found")
 
 
 def _shown(value: int | float | dict[str, int]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,21 +15,33 @@ if TYPE_CHECKING:
     from mmrl.evaluate.compare import Comparison
     from mmrl.evaluate.result import Result
 
+NO_LIMIT = 100_000
+"""Columns of an output that is no terminal."""
 MOST_REASONS = 10
 """Reasons of missing scores that are printed; the files hold them all."""
 
 
-def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table without markup, emoji codes and highlighting, for samples hold any text."""
-    table = Table(*heads, box=None, pad_edge=False)
+def print_table(
+    heads: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = False
+) -> None:
+    """A table without markup, emoji codes and highlighting, for samples hold any text.
+
+    Nothing is cut off: on a terminal long cells go on in the next line, elsewhere a row is a line.
+    With `numbers` all columns but the first stand at the right.
+    """
+    table = Table(box=None, pad_edge=False)
+    for place, head in enumerate(heads):
+        side = "right" if numbers and place else "left"
+        table.add_column(head, overflow="fold", justify=side)
     for cells in rows:
         table.add_row(*cells)
     plain_console().print(table)
 
 
 def plain_console() -> Console:
-    """A console that changes no text."""
-    return Console(markup=False, emoji=False, highlight=False)
+    """A console that changes no text, and breaks lines on a terminal only."""
+    width = None if sys.stdout.isatty() else NO_LIMIT
+    return Console(markup=False, emoji=False, highlight=False, width=width)
 
 
 def one_line(text: str, most: int) -> str:
