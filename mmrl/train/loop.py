@@ -73,10 +73,7 @@ def _run(config: PipelineConfig, run: Path, *, resume: bool) -> Outcome:
     check_ranks(config.train, ranks)
     if ranks.is_main:
         _write_heading(config, run)
-    torch.manual_seed(config.train.seed)
-    recipe = config.build()
-    recipe.policy.to(accelerator.device)
-    state = initial_state(recipe, config.train)
+    recipe, state = prepare(config, ranks)
     metrics = MetricsFile(run / "metrics.jsonl")
     found = newest_sound(run / "checkpoints") if resume else None
     if found is not None:
@@ -97,6 +94,14 @@ def _run(config: PipelineConfig, run: Path, *, resume: bool) -> Outcome:
                 recipe.policy.save_pretrained(run / "model")
     accelerator.end_training()
     return Outcome(run, state.step, stopped)
+
+
+def prepare(config: PipelineConfig, ranks: Ranks) -> tuple[Recipe, TrainState]:
+    """The model loaded on its device, and the state before step 1; both follow from the seed."""
+    torch.manual_seed(config.train.seed)
+    recipe = config.build()
+    recipe.policy.to(ranks.accelerator.device)
+    return recipe, initial_state(recipe, config.train)
 
 
 def initial_state(recipe: Recipe, config: TrainConfig) -> TrainState:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from accelerate import Accelerator
 
 from mmrl.recipe import PipelineConfig, Recipe, TrainConfig
 from mmrl.train.alarm import respond
-from mmrl.train.loop import check_ranks, initial_state
+from mmrl.train.loop import check_ranks, prepare
 from mmrl.train.ranks import Ranks
 from mmrl.train.state import TrainState
 from mmrl.train.step import train_step
@@ -49,7 +48,5 @@ def train(config: PipelineConfig) -> Session:
     """
     ranks = Ranks(Accelerator(), processes_a_sample(config))
     check_ranks(config.train, ranks)
-    torch.manual_seed(config.train.seed)
-    recipe = config.build()
-    recipe.policy.to(ranks.accelerator.device)
-    return Session(recipe, initial_state(recipe, config.train), config.train, ranks)
+    recipe, state = prepare(config, ranks)
+    return Session(recipe, state, config.train, ranks)
