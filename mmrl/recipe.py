@@ -18,6 +18,7 @@ from mmrl.policies.base import Policy
 from mmrl.policies.lora import LoraConfig
 from mmrl.registry import Registry
 from mmrl.reward import RewardTable
+from mmrl.reward.base import unit_of
 from mmrl.trust_region.schedule import AnchorKind, TrustRegion
 from mmrl.types import Actions, Metrics, Prompt, Rollout
 
@@ -168,6 +169,17 @@ class PipelineConfig(Config):
             raise ConfigError(
                 f"{self.train.rows} rows cut a group of {self.group_size}; use a multiple of it",
                 key="train.rows",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _evaluation_has_groups_to_compare(self) -> PipelineConfig:
+        comparing = [n for n, one in self.rewards.rewards.items() if unit_of(one) == "group"]
+        if comparing and self.evaluate and self.evaluate.samples_per_prompt == 1:
+            raise ConfigError(
+                f"reward '{comparing[0]}' compares the samples of a prompt: expected >= 2, such as "
+                f"the group_size of {self.group_size}, got 1",
+                key="evaluate.samples_per_prompt",
             )
         return self
 

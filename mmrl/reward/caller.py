@@ -23,6 +23,7 @@ from mmrl.reward.scored import INFINITE, Scored
 from mmrl.types import Sample
 
 logger = logging.getLogger(__name__)
+ALONE = "a group of 1 sample has nothing to compare"
 
 
 class Caller:
@@ -70,7 +71,12 @@ class Caller:
         return self.breaker.is_open and self.breaker.away_s() >= self.policy.outage_s
 
     async def ask(self, part: Sequence[Sample]) -> Scored:
-        """What one call tells of its samples, however many attempts and halves that takes."""
+        """What one call tells of its samples, however many attempts and halves that takes.
+
+        A group of one abstains: it holds nothing to compare, and its rank would be a made-up score.
+        """
+        if self.unit == "group" and len(part) == 1:
+            return Scored.failed("abstained", 1, ALONE)
         found = await self._attempts(part)
         while found is not None and await self._is_away(found, part) and await self._admits(part):
             found = await self._attempts(part)
