@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -149,12 +149,28 @@ def _print_memory(found: Estimate) -> None:
 
 
 def main() -> None:
-    """Run the CLI; a user's mistake is one line on stderr and exit status 2."""
+    """Run the CLI; a user's mistake, or a file that cannot be read or written, is one line.
+
+    It goes to stderr, and the exit status is 2.
+    """
     try:
         app()
     except UserError as error:
-        print(f"{_kind(error)}: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        _end(f"{_kind(error)}: {error}")
+    except OSError as error:
+        _end(f"error: {_told(error)}")
+
+
+def _end(line: str) -> NoReturn:
+    print(line, file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _told(error: OSError) -> str:
+    """Path and cause, or the first line of what a library wrote in their place."""
+    if error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error).split("\n")[0] or type(error).__name__
 
 
 def _kind(error: UserError) -> str:

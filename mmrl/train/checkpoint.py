@@ -7,6 +7,7 @@ are any, one file per anchor), the optimizer and generator as plain tensors, and
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -32,6 +33,8 @@ from mmrl.trust_region.weights import Snapshot, check_names, trainable
 
 logger = logging.getLogger(__name__)
 FORMAT = 1
+LEAST_FREE = 2**20
+"""Bytes; with fewer left a write that failed met a full disk."""
 
 
 class CheckpointError(UserError):
@@ -39,7 +42,10 @@ class CheckpointError(UserError):
 
 
 def save_checkpoint(folder: Path, module: nn.Module, state: TrainState, *, keep: int) -> Path:
-    """Write the whole TrainState under `folder`, atomically, and drop all but the newest `keep`."""
+    """Write the whole TrainState under `folder`, atomically, and drop all but the newest `keep`.
+
+    CheckpointError on a full disk; whatever fails, older checkpoints stay and no part is left.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"step-{state.step:06d}"
     if final.exists():
@@ -49,7 +55,14 @@ def save_checkpoint(folder: Path, module: nn.Module, state: TrainState, *, keep:
     temporary = folder / f".{final.name}.{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
-    _write(temporary, module, state)
+    try:
+        _write(temporary, module, state)
+    except Exception as error:
+        is_full = _is_full(folder, error)
+        shutil.rmtree(temporary, ignore_errors=True)
+        if is_full:
+            raise CheckpointError(_told_of_full_disk(folder, state.step)) from error
+        raise
     os.replace(temporary, final)
     _sync(folder)
     for old in checkpoints(folder)[:-keep]:
@@ -60,6 +73,24 @@ def save_checkpoint(folder: Path, module: nn.Module, state: TrainState, *, keep:
 def checkpoints(folder: Path) -> list[Path]:
     """The complete checkpoints under `folder`, oldest first."""
     return sorted(folder.glob("step-*")) if folder.is_dir() else []
+
+
+def _is_full(folder: Path, error: Exception) -> bool:
+    """Whether a write failed for want of space; torch and safetensors raise no OSError for it."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    said = str(error)
+    named = any(f"os error {number}" in said for number in (errno.ENOSPC, errno.EDQUOT))
+    return named or shutil.disk_usage(folder).free < LEAST_FREE
+
+
+def _told_of_full_disk(folder: Path, step: int) -> str:
+    kept = checkpoints(folder)
+    last = f"the last good checkpoint is {kept[-1].name}" if kept else "there is none before it"
+    return (
+        f"{folder}: the disk is full, so step {step} was not saved; {last}. Free some space, then "
+        f"`mmrl resume {folder.parent}`"
+    )
 
 
 def newest_sound(folder: Path) -> Path | None:
