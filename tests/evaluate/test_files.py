@@ -123,7 +123,10 @@ def test_a_reward_that_fails_on_some_samples_costs_the_others_nothing(tmp_path: 
     table = RewardTable.parse({"picky": {"path": f"{tmp_path}/picky.py:picky"}})
     found = score_files(find_samples([tmp_path / "answers.jsonl"]), table)
     assert [row.scores["picky"] for row in found.rows[:6]] == [1, None, None, None, None, 1]
-    assert found.failures() == [("picky", "error: no score for bad", 12), ("picky", "abstained", 4)]
+    assert found.failures() == [
+        ("picky", "error: ValueError: no score for bad (picky.py:3)", 12),
+        ("picky", "abstained", 4),
+    ]
     assert found.rows[0].failures == {}
 
 

@@ -28,7 +28,7 @@ def test_a_reward_that_always_fails_ends_no_evaluation_and_says_why(tmp_path: Pa
     found = evaluate(recipe, config.evaluate)
     write_evaluation(tmp_path, "before", recipe, found)
     result = read_result(tmp_path / "evaluations" / "before")
-    assert result.failures() == [("broken", "error: no weights", 3)]
+    assert result.failures() == [("broken", "error: ValueError: no weights (broken.py:2)", 3)]
     assert all(row.scores["broken"] is None for row in result.rows)
     assert all(math.isfinite(row.score("accuracy")) for row in result.rows)
     assert len({row.pictures for row in result.rows}) == 3
