@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_origin
@@ -38,6 +39,9 @@ ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
 def read_yaml(path: Path) -> Tree:
     """The mapping in a YAML file; ConfigError for a missing file, bad YAML or another shape."""
+    if path.is_dir():
+        held = ", ".join(sorted(file.name for file in path.glob("*.y*ml"))) or "no YAML file"
+        raise ConfigError(f"{path}: a folder, not a config file; it holds {held}")
     if not path.is_file():
         raise ConfigError(f"{path}: no such config file")
     try:
@@ -70,7 +74,9 @@ def apply_overrides(tree: Tree, overrides: Sequence[str]) -> Tree:
         key, equals, text = item.partition("=")
         parts = key.strip().lstrip("-").split(".")
         if not equals or not all(parts):
-            raise ConfigError(f"override {item!r}: expected key=value, such as train.lr=1e-5")
+            raise ConfigError(
+                f"override {item!r}: expected key=value, such as train.optimizer.lr=1e-5"
+            )
         node = result
         for part in parts[:-1]:
             child = node.setdefault(part, {})
@@ -151,7 +157,7 @@ def _explain(
 ) -> tuple[str, str]:
     issues = sorted(error.errors(), key=lambda issue: issue["type"] != "extra_forbidden")
     issue = issues[0]
-    location = [str(part) for part in issue["loc"] if not _is_union_tag(part, tree, issue["loc"])]
+    location = _location(issue, tree)
     key = ".".join(location) or "config"
     cause = issue.get("ctx", {}).get("error")
     if isinstance(cause, ConfigError) and cause.key:
@@ -160,10 +166,38 @@ def _explain(
         known = _known_keys(schema, tree, location[:-1])
         return key, f"unknown key{nearest_hint(location[-1], known)}"
     if issue["type"] == "missing":
-        return key, "missing; this key has no default"
+        return _missing(issues, tree)
     if issue["type"] in ("value_error", "assertion_error"):
         return key, issue["msg"].removeprefix("Value error, ")
+    if issue["type"] == "literal_error":
+        same = [one for one in issues if _location(one, tree) == location]
+        known = [name for one in same for name in _literals(one)]
+        return key, f"no such choice: {issue['input']!r}{nearest_hint(str(issue['input']), known)}"
     return key, f"expected {_expected(issue)}, got {issue['input']!r}"
+
+
+def _location(issue: Mapping[str, Any], tree: Mapping[str, Any]) -> list[str]:
+    """Keys that lead to what is wrong, as a user wrote them: without pydantic's tags of unions.
+
+    The end of a `missing` location is a key that nobody wrote.
+    """
+    *path, last = issue["loc"] or ("",)
+    written = [part for part in path if not _is_union_tag(part, tree, issue["loc"])]
+    is_tag = issue["type"] != "missing" and _is_union_tag(last, tree, issue["loc"])
+    return [str(part) for part in (*written, *(() if is_tag or last == "" else (last,)))]
+
+
+def _missing(issues: Sequence[Mapping[str, Any]], tree: Mapping[str, Any]) -> tuple[str, str]:
+    """All missing keys at once; of the kinds of a union only the first one's."""
+    missing = [issue for issue in issues if issue["type"] == "missing"]
+    sure = [one for one in missing if len(_location(one, tree)) == len(one["loc"])]
+    keys = [".".join(_location(one, tree)) for one in sure or missing[:1]]
+    verb = "these keys have" if len(keys) > 1 else "this key has"
+    return ", ".join(keys), f"missing; {verb} no default"
+
+
+def _literals(issue: Mapping[str, Any]) -> list[str]:
+    return re.findall(r"'([^']*)'", issue.get("ctx", {}).get("expected", ""))
 
 
 def _expected(issue: Mapping[str, Any]) -> str:
@@ -183,7 +217,7 @@ def _is_union_tag(part: object, tree: Any, location: Sequence[Any]) -> bool:
         if named or listed:
             node = node[step]
         elif step is part:
-            return step != location[-1]
+            return True
     return False
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mmrl.cli import app
-from mmrl.config import UserError
+from mmrl.config import UserError, apply_overrides, read_yaml
 from mmrl.train.loop import load_config, start
 from tests.tiny import video_config, vlm_config, write_pictures
 
@@ -61,6 +61,11 @@ MISTAKES = {
     ),
     "no noise": (("sampling.eta", 0), r"sampling\.transition: every step is deterministic"),
     "rows that cut a group": (("train.rows", 3), r"train\.rows: 3 rows cut a group of 2"),
+    "choice with a typo": (
+        ("sampling.transition", "sgae"),
+        r"^sampling\.transition: no such choice: 'sgae'; did you mean 'sage'\? \(known: .*ddim",
+    ),
+    "choice in a list": (("train.trackers", ["wadb"]), r"^train\.trackers\.0: .* mean 'wandb'\?"),
     "pipeline with a typo": (("pipeline", "sage_gpro"), r"pipeline: .* did you mean 'sage_grpo'"),
 }
 
@@ -148,3 +153,27 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     done = mmrl("train", str(config))
     assert done.returncode == 2
     assert done.stderr.splitlines() == [f"error: {tmp_path}/file/run: Not a directory"]
+
+
+def test_missing_keys_are_named_all_at_once(tmp_path: Path) -> None:
+    tree = video_config(tmp_path / "run")
+    for section, key in ((tree, "prompts"), (tree, "model"), (tree["train"], "rows")):
+        del section[key]
+    with pytest.raises(
+        UserError, match=r"^prompts, model, train\.rows: missing; these keys have no default$"
+    ):
+        load_config(tree)
+
+
+def test_a_folder_in_the_place_of_a_config_names_the_files_in_it(tmp_path: Path) -> None:
+    (tmp_path / "b.yaml").touch()
+    (tmp_path / "a.yml").touch()
+    with pytest.raises(UserError, match=r"a folder, not a config file; it holds a\.yml, b\.yaml$"):
+        read_yaml(tmp_path)
+
+
+def test_the_hint_of_a_bad_override_names_a_key_that_exists(tmp_path: Path) -> None:
+    tree = video_config(tmp_path / "run")
+    with pytest.raises(UserError, match="expected key=value, such as ") as told:
+        apply_overrides(tree, ["train.steps"])
+    load_config(apply_overrides(tree, [str(told.value).split("such as ")[1]]))

@@ -64,7 +64,10 @@ def test_answer_first_changes_the_format_and_not_the_accuracy() -> None:
     ("overrides", "message"),
     [
         (["template=no_think"], r"rewards.answer_format.template: 'think' rewards another form"),
-        (["template=later"], r"template: expected 'think', 'no_think' or 'think_after'"),
+        (
+            ["template=later"],
+            r"template: no such choice: 'later' \(known: no_think, think, think_after",
+        ),
         (["group_size=1"], "a group of 1 has no advantage"),
         (["train.rows=3"], "3 rows cut a group of 2"),
     ],

@@ -231,7 +231,7 @@ def test_a_run_that_is_cut_and_resumed_ends_at_the_same_bits(model: Path, tmp_pa
         ({"mean_cosine": 1.0}, "mean_cosine: expected less than 1, got 1"),
         ({"clip_dual": 1.0}, "clip_dual: expected greater than 1, got 1"),
         ({"variant": "released"}, "latent_sampling: the release draws no latents"),
-        ({"variant": "relesed"}, "variant: expected 'fixed' or 'released', got 'relesed'"),
+        ({"variant": "relesed"}, "variant: no such choice: 'relesed'; did you mean 'released'"),
         ({"rollout_engine": "vllm"}, "rollout_engine: vLLM writes no latents"),
         ({"gradient_checkpointing": True}, "gradient_checkpointing: a replay with latents"),
         (
