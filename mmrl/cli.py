@@ -22,6 +22,26 @@ app.command("eval")(cli_evaluate.evaluate)
 app.command()(cli_evaluate.score)
 app.command()(cli_evaluate.compare)
 
+
+def _print_version(asked: bool) -> bool:
+    from importlib.metadata import version
+
+    if asked:
+        typer.echo(f"mmrl {version('mmrl')}")
+        raise typer.Exit
+    return asked
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print it, end."),
+    ] = False,
+) -> None:
+    """Train vision-language and video diffusion models with reinforcement learning."""
+
+
 ConfigFile = Annotated[Path, typer.Argument(help="A YAML file; configs/ holds one per pipeline.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, such as train.steps=5")]
 RunFolder = Annotated[Path, typer.Argument(help="The output folder of a run.")]
@@ -70,6 +90,28 @@ def show(
         _print_memory(estimate(resolved))
     else:
         typer.echo(dump(resolved), nl=False)
+
+
+@app.command()
+def keys(
+    name: Annotated[str, typer.Argument(help="A pipeline or a reward; `mmrl list` names all.")],
+) -> None:
+    """Print every key of a pipeline's or a reward's config: type, default, what it means."""
+    from mmrl.config_keys import lines_of
+    from mmrl.recipe import pipelines
+    from mmrl.registry import nearest_hint
+    from mmrl.reward import FaultPolicy, reward_class, rewards
+
+    known = {*pipelines.names(), *rewards.names()}
+    if name not in known:
+        raise UserError(f"no pipeline or reward named '{name}'{nearest_hint(name, known)}")
+    if name in pipelines.names():
+        lines = lines_of(pipelines.get(name))
+    else:
+        faults = [f"  {line}" for line in lines_of(FaultPolicy)]
+        weight = ["weight: float = 1.0", "    # 0: watched, never trained."]
+        lines = [*lines_of(reward_class(name)), *weight, "faults: section = as below", *faults]
+    typer.echo("\n".join(lines))
 
 
 @app.command("list")

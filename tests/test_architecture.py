@@ -16,7 +16,14 @@ FILES = [
     for path in sorted((ROOT / top).rglob("*.py"))
 ]
 FLOORS = {
-    0: ("mmrl.types", "mmrl.config", "mmrl.registry", "mmrl.torchvision_fix", "mmrl.versions"),
+    0: (
+        "mmrl.types",
+        "mmrl.config",
+        "mmrl.config_keys",
+        "mmrl.registry",
+        "mmrl.torchvision_fix",
+        "mmrl.versions",
+    ),
     1: (
         "mmrl.ops",
         "mmrl.diffusion",
