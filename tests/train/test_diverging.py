@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mmrl.train.accumulate import LARGEST_LOG_RATIO, ratio_metrics
 from mmrl.train.metrics import MetricsFile
+from mmrl.train.ratio import LARGEST_LOG_RATIO, ratio_metrics
 from tests.toy_video import PROMPTS, toy_policy
 
 

@@ -12,14 +12,9 @@ from mmrl.objectives.prdp import Prdp
 from mmrl.policies.video import VideoPolicy
 from mmrl.recipe import OptimizerConfig, Recipe, TrainConfig
 from mmrl.reward import RewardTable
-from mmrl.train.accumulate import (
-    Accumulated,
-    Replayed,
-    accumulate,
-    passes_apart,
-    warn_once,
-)
+from mmrl.train.accumulate import Accumulated, Replayed, accumulate
 from mmrl.train.loop import initial_state
+from mmrl.train.ratio import passes_apart, warn_once
 from mmrl.trust_region.schedule import FixedAnchor, TrustRegion
 from mmrl.types import Actions, Rollout
 from tests.toy_video import PROMPTS, toy_policy
