@@ -56,11 +56,14 @@ def train(config: ConfigFile, overrides: Overrides = None) -> None:
 
 
 @app.command()
-def resume(run: RunFolder) -> None:
-    """Continue a run from its last good checkpoint, bit for bit."""
+def resume(
+    run: RunFolder,
+    overrides: Annotated[list[str] | None, typer.Argument(help="train.steps=MORE, or none")] = None,
+) -> None:
+    """Continue a run from its last good checkpoint, bit for bit; train.steps=MORE extends it."""
     from mmrl.train.loop import resume as continue_run
 
-    _report_stop(continue_run(run))
+    _report_stop(continue_run(run, overrides or []))
 
 
 @app.command()

@@ -84,7 +84,7 @@ def test_every_key_of_every_pipeline_is_listed(name: str) -> None:
 def test_a_reward_has_its_weight_and_its_faults_too() -> None:
     done = CliRunner().invoke(app, ["keys", "smoothness"])
     assert done.exit_code == 0, done.output
-    for line in ("tolerance: float = 0.05", "weight: float = 1.0", "  retries: int >= 0 = 2"):
+    for line in ("tolerance: float > 0 = 0.05", "weight: float = 1.0", "  retries: int >= 0 = 2"):
         assert line in done.output.splitlines()
 
 

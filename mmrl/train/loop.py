@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,12 @@ from mmrl.train.alarm import RewardHackingError, respond
 from mmrl.train.checkpoint import load_checkpoint, newest_sound, save_checkpoint
 from mmrl.train.metrics import MetricsFile
 from mmrl.train.optimizer import adamw
+from mmrl.train.preflight import (
+    check_before_loading,
+    extended,
+    forget_end,
+    warn_of_unread_images,
+)
 from mmrl.train.ranks import Ranks
 from mmrl.train.reward_end import forget_reward_error, noting_reward_errors, recall_faults
 from mmrl.train.run_folder import check_new, is_run
@@ -60,20 +67,31 @@ def start(config: PipelineConfig) -> Outcome:
     return _run(config, run, resume=False)
 
 
-def resume(run: Path) -> Outcome:
-    """Continue a run from its newest sound checkpoint, or from the start if it saved none yet."""
+def resume(run: Path, overrides: Sequence[str] = ()) -> Outcome:
+    """Continue a run from its newest sound checkpoint, or from the start if it saved none yet.
+
+    `train.steps` alone may be changed, to a larger number.
+    """
     if not (run / "config.yaml").is_file() or not is_run(run):
         raise UserError(f"{run} holds no run: config.yaml and versions.json are not both there")
-    return _run(load_config(read_yaml(run / "config.yaml")), run, resume=True)
+    before = read_yaml(run / "config.yaml")
+    tree = extended(before, overrides)
+    config = load_config(tree)
+    if tree != before:
+        forget_end(run)
+    return _run(config, run, resume=True)
 
 
 def _run(config: PipelineConfig, run: Path, *, resume: bool) -> Outcome:
+    check_before_loading(config)
     accelerator = Accelerator(log_with=list(config.train.trackers) or None, project_dir=run)
     ranks = Ranks(accelerator, processes_a_sample(config))
     check_ranks(config.train, ranks)
     if ranks.is_main:
         _write_heading(config, run)
     recipe, state = prepare(config, ranks)
+    if ranks.is_main:
+        warn_of_unread_images(recipe)
     metrics = MetricsFile(run / "metrics.jsonl")
     found = newest_sound(run / "checkpoints") if resume else None
     if found is not None:
