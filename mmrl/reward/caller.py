@@ -23,6 +23,8 @@ from mmrl.reward.scored import INFINITE, Scored
 from mmrl.types import Sample
 
 logger = logging.getLogger(__name__)
+LEAST_REST_S = 0.1
+"""Probes keep at least this distance, also where retries have none."""
 ALONE = "a group of 1 sample has nothing to compare"
 
 
@@ -45,7 +47,8 @@ class Caller:
         self.waits = waits
         """Whether calls wait for a reward that is away (a trained one), or are skipped."""
         self.unit, self.is_async = unit_of(reward), is_async(reward)
-        self.breaker = Breaker(policy.breaker_after, policy.backoff_s, policy.breaker_rest_s)
+        first_rest_s = max(LEAST_REST_S, policy.backoff_s)
+        self.breaker = Breaker(policy.breaker_after, first_rest_s, policy.breaker_rest_s)
         self.retries = 0
         self.last_failure = "none"
         self.log = FailureLog(name)

@@ -40,9 +40,9 @@ def judge_of(chat: ChatServer, **changes) -> EndpointJudge:
 
 
 def table(url: str, name: str = "thinking_reward", *, judge=None, faults=None, **fields):
-    """The reward as a config has it, without waits between tries."""
+    """The reward as a config has it, without waits between tries or for an outage."""
     section = {"kind": "endpoint", "url": url, "model": "tiny", **(judge or {})}
-    faults = {"backoff_s": 0, "retries": 2, "breaker_rest_s": 0, **(faults or {})}
+    faults = {"backoff_s": 0, "retries": 2, "breaker_rest_s": 0, "outage_s": 0, **(faults or {})}
     return RewardTable.parse({name: {"judge": section, "faults": faults, **fields}})
 
 

@@ -116,6 +116,12 @@ def test_an_evaluation_ends_without_the_scores_and_later_batches_ask_once() -> N
         assert batch == 0 or len(calls) == asked + 2
 
 
+def test_probes_keep_a_distance_where_retries_have_none() -> None:
+    breaker = scorer(judge(lambda text, number: True)[0], backoff_s=0).caller.breaker
+    breaker.failed(0, probe=True)
+    assert 0.05 < breaker.rest_left() <= 0.1
+
+
 def test_without_patience_the_retries_are_all() -> None:
     reward, calls = judge(lambda text, number: True)
     found = scorer(reward, **{**SHORT, "outage_s": 0}, breaker_after=100, budget=1)
