@@ -235,8 +235,8 @@ def build_recipe(
     """The parts that a method chose, the rest as its config says.
 
     Rewards are mixed as `mixing` says unless the method brings a `combine` of its own. Advantages,
-    the method's and GDPO's alike, are cut to +-`max_advantage`. ConfigError where a prompt's
-    reference is of no use to a trained reward.
+    the method's and GDPO's alike, are cut to +-`max_advantage`. ConfigError where a reward finds
+    that it could not score, or a prompt's reference is of no use to a trained reward.
     """
     weights = config.rewards.weights
 
@@ -244,6 +244,7 @@ def build_recipe(
         return config.mixing.advantage(rewards, advantage).clamp(-max_advantage, max_advantage)
 
     prompts = load_prompts(config.prompts)
+    config.rewards.check()
     config.rewards.check_references(prompts)
     return Recipe(
         policy=policy,

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from mmrl.models.clip import ClipModel, load_clip
+from mmrl.models.clip import ClipModel, check_clip_folder, load_clip
 from mmrl.models.folder import folder_hash
 from mmrl.models.place import Device, Place, Precision
 from mmrl.reward import RewardConfig, rewards
@@ -36,6 +36,10 @@ class ClipScore(RewardConfig):
     """Frames of one forward pass."""
     device: Device = None
     precision: Precision = "float32"
+
+    def check(self) -> None:
+        """Whether `model` is a folder of a CLIP."""
+        check_clip_folder(self.model)
 
     @cached_property
     def clip(self) -> ClipModel:

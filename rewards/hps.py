@@ -11,7 +11,8 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from mmrl.models.clip import ClipModel, load_clip
+from mmrl.models.clip import ClipModel, check_open_clip_folder, load_clip
+from mmrl.models.folder import check_file
 from mmrl.models.place import Device, Place, Precision
 from mmrl.reward import RewardConfig, rewards
 from mmrl.reward.screen import judges_videos_and_prompts
@@ -36,6 +37,11 @@ class Hps(RewardConfig):
     """Frames of one forward pass."""
     device: Device = None
     precision: Precision = "float32"
+
+    def check(self) -> None:
+        """Whether `model` is a folder of open_clip and the checkpoint is there."""
+        check_open_clip_folder(self.model)
+        check_file(self.checkpoint, "checkpoint")
 
     @cached_property
     def clip(self) -> ClipModel:

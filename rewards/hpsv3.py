@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mmrl.config import ConfigError
 from mmrl.data.video import uniform_indices
+from mmrl.models.folder import check_file, check_model_folder
 from mmrl.models.place import Device, Place, Precision
 from mmrl.models.reward_checkpoint import Checkpoint, modern, read_weights
 from mmrl.models.reward_tokens import (
@@ -53,6 +54,11 @@ class HpsV3(RewardConfig):
     @classmethod
     def _has_its_places(cls, path: Path) -> Path:
         return check_question(path, [TOKEN])
+
+    def check(self) -> None:
+        """Whether the base can be one, and the checkpoint is there."""
+        check_model_folder(self.model, "config.json")
+        check_file(self.checkpoint, "checkpoint")
 
     @cached_property
     def scorer(self) -> RewardTokenModel:

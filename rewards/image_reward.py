@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mmrl.data.video import to_uint8, uniform_indices
 from mmrl.models.blip_reward import BlipReward, load_blip_reward
+from mmrl.models.folder import check_file, check_model_folder
 from mmrl.models.place import Device, Place, Precision
 from mmrl.reward import RewardConfig, rewards
 from mmrl.reward.screen import judges_videos_and_prompts
@@ -37,6 +38,11 @@ class ImageReward(RewardConfig):
     num_frames: int = Field(default=8, ge=1)
     device: Device = None
     precision: Precision = "float32"
+
+    def check(self) -> None:
+        """Whether the base can be one, and the checkpoint is there."""
+        check_model_folder(self.model, "config.json")
+        check_file(self.checkpoint, "checkpoint")
 
     @cached_property
     def scorer(self) -> BlipReward:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mmrl.data.answers import answer_block, reference_answer
 from mmrl.data.images import load_image
-from mmrl.models.clip import ClipModel, load_clip
+from mmrl.models.clip import ClipModel, check_clip_folder, load_clip
 from mmrl.models.folder import folder_hash
 from mmrl.models.place import Device, Place, Precision
 from mmrl.reward import RewardConfig, rewards
@@ -41,6 +41,10 @@ class RefClipScore(RewardConfig):
     prefix: Literal["", "A photo depicts "] = "A photo depicts "
     device: Device = None
     precision: Precision = "float32"
+
+    def check(self) -> None:
+        """Whether `model` is a folder of a CLIP."""
+        check_clip_folder(self.model)
 
     @cached_property
     def clip(self) -> ClipModel:

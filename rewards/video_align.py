@@ -13,6 +13,7 @@ from jaxtyping import Float
 from pydantic import Field, field_validator
 from torch import Tensor
 
+from mmrl.models.folder import check_model_folder
 from mmrl.models.place import Device, Place, Precision
 from mmrl.models.reward_checkpoint import Checkpoint, newest_step, read_json
 from mmrl.models.reward_tokens import (
@@ -62,6 +63,12 @@ class VideoAlign(RewardConfig):
     @classmethod
     def _has_its_places(cls, path: Path) -> Path:
         return check_question(path, TOKENS)
+
+    def check(self) -> None:
+        """Whether the base can be one, and the checkpoint has a config and the step."""
+        check_model_folder(self.model, "config.json")
+        read_json(self.checkpoint / "model_config.json")
+        newest_step(self.checkpoint, self.step)
 
     @cached_property
     def config(self) -> dict[str, Any]:

@@ -38,9 +38,11 @@ def score_files(samples: Sequence[FileSample], rewards: RewardTable, *, rows: in
 
     Where rewards read `num_frames` evenly spread frames, only these are decoded. A file that
     cannot be decoded and a sample on which a reward fails have no score and say why; the others go
-    on. UserError names a reward that can read none of the samples.
+    on. UserError names a reward that can read none of the samples, ConfigError one that could not
+    score.
     """
     check_kinds(samples, rewards)
+    rewards.check()
     judged = [Judged() for _ in samples]
     rules = frame_rules(rewards)
     with Progress(transient=True) as progress:

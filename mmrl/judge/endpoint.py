@@ -49,6 +49,13 @@ class EndpointJudge(Config):
             raise ConfigError(f"expected http://host:port/v1, got {value!r}")
         return value.rstrip("/")
 
+    def check(self) -> None:
+        """ConfigError unless the variable of the key is set; nobody is asked."""
+        if self.api_key_env is not None and not os.environ.get(self.api_key_env):
+            raise ConfigError(
+                f"the environment variable {self.api_key_env} is not set", key="api_key_env"
+            )
+
     @property
     def unit(self) -> Unit:
         """Questions go out one by one, many at once."""

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from mmrl.config import Config
 from mmrl.judge.base import TOP_TOKENS, Question, Reply
+from mmrl.models.folder import check_model_folder
 from mmrl.models.place import Device, Precision, pick_device
 from mmrl.reward.base import Unit
 from mmrl.types import Prompt
@@ -33,6 +34,10 @@ class LocalJudge(Config):
     """Questions of one forward pass."""
     device: Device = None
     precision: Precision = "float32"
+
+    def check(self) -> None:
+        """ConfigError unless `model` is a model's folder or has the form of a hub id."""
+        check_model_folder(self.model, "config.json")
 
     @property
     def unit(self) -> Unit:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from mmrl.config import ConfigError
 from mmrl.judge.base import Memory
 from mmrl.judge.endpoint import EndpointJudge
 from mmrl.judge.local import LocalJudge
@@ -19,6 +20,13 @@ class JudgedReward(RewardConfig):
     """The judge, and how it is asked."""
 
     judge: JudgeSection
+
+    def check(self) -> None:
+        """As the judge can be checked."""
+        try:
+            self.judge.check()
+        except ConfigError as error:
+            raise ConfigError(error.reason, key=f"judge.{error.key}") from error
 
     @property
     def unit(self) -> Unit:

@@ -76,16 +76,28 @@ def load_clip(
     `pad_to_square` resizes the longer side and pads with black, where CLIP cuts the middle out.
     """
     folder = Path(path)
+    if checkpoint or pad_to_square:
+        check_open_clip_folder(path)
+    check_clip_folder(path)
     if (folder / "open_clip_config.json").is_file():
         return _load_open_clip(folder, place, checkpoint, pad_to_square=pad_to_square)
-    if checkpoint or pad_to_square:
+    return _load_transformers(folder, place)
+
+
+def check_clip_folder(path: str) -> None:
+    """ConfigError where neither library's layout is found; nothing is loaded."""
+    if not any((Path(path) / name).is_file() for name in ("open_clip_config.json", "config.json")):
+        raise ConfigError(
+            f"{path} holds neither open_clip_config.json nor config.json: not a CLIP folder (hub "
+            "ids are not read: download the model and name its folder)",
+            key="model",
+        )
+
+
+def check_open_clip_folder(path: str) -> None:
+    """ConfigError where open_clip's layout is not found; nothing is loaded."""
+    if not (Path(path) / "open_clip_config.json").is_file():
         raise ConfigError(f"{path} is no open_clip folder", key="model")
-    if (folder / "config.json").is_file():
-        return _load_transformers(folder, place)
-    raise ConfigError(
-        f"{path} holds neither open_clip_config.json nor config.json: not a CLIP folder",
-        key="model",
-    )
 
 
 def _load_open_clip(

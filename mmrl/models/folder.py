@@ -27,6 +27,12 @@ def check_model_folder(path: str, file: str) -> None:
         raise ConfigError(f"no folder {path}", key="model")
 
 
+def check_file(path: Path | None, key: str) -> None:
+    """ConfigError unless something lies at `path`; None is fine."""
+    if path is not None and not path.exists():
+        raise ConfigError(f"{path}: no such file", key=key)
+
+
 def folder_hash(path: str) -> str:
     """sha256 over the names and bytes of a folder's weight files; empty where it is no folder."""
     folder = Path(path)

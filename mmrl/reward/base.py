@@ -48,6 +48,13 @@ class RewardConfig(Config):
     """Whether `num_frames` frames, the centres of equal segments, are all it reads of a video:
     then no others are decoded when files are scored."""
 
+    def check(self) -> None:
+        """ConfigError, its key a field, for what shows cheaply before the first rollout.
+
+        A folder without a model, a missing variable, a service that is not there; nothing is
+        loaded. It is called once by a training or an evaluation that is about to begin.
+        """
+
     def __call__(self, samples: Sequence[Any]) -> Any:
         raise NotImplementedError(f"{type(self).__name__} does not score")
 

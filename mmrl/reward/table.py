@@ -155,6 +155,17 @@ class RewardTable:
         for name in self.scorers.keys() & memory.keys():
             self.scorers[name].recall(memory[name])
 
+    def check(self) -> None:
+        """ConfigError for the first reward, trained or watched, that could not score anything."""
+        for name, reward in self.rewards.items():
+            if not isinstance(reward, RewardConfig):
+                continue
+            try:
+                reward.check()
+            except ConfigError as error:
+                key = f"rewards.{name}.{error.key}".rstrip(".")
+                raise ConfigError(error.reason, key=key) from error
+
     def check_references(self, prompts: Sequence[Prompt]) -> None:
         """ConfigError names the first prompt whose samples a trained reward could never score."""
         trained = [pair for pair in self.rewards.items() if self.weights[pair[0]]]

@@ -22,10 +22,11 @@ from schemathesis import GenerationMode
 from schemathesis.config import SchemathesisConfig
 
 from benchmarks.serving import TOKEN, Service
+from mmrl.config import ConfigError
 from mmrl.data.video import encode_webp, read_video
 from mmrl.data.wire import pack
 from mmrl.data.wire_samples import png_request
-from mmrl.reward import FaultPolicy, Scorer, load_reward
+from mmrl.reward import FaultPolicy, RewardTable, Scorer, load_reward
 from mmrl.types import Prompt, TextSample, VideoSample
 from tests.serve.scorers import brightness
 
@@ -305,3 +306,21 @@ def fuzz(cases: SearchStrategy, send: Callable[[Any], Any]) -> int:
 
     run()
     return len(seen)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"scorer": "lenght"}, r"rewards\.a\.scorer: .* did you mean 'length'"),
+        ({"token_env": "OTHER"}, r"rewards\.a\.token_env: .* does not take the token in OTHER"),
+        ({"scorer": "elsewhere"}, r"rewards\.a\.unit: .* expected group, got sample"),
+    ],
+)
+def test_a_wrong_remote_is_found_before_the_first_rollout(
+    service: Service, fields: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTHER", "wrong")
+    entry = {"reward": "remote", "scorer": "length", "url": service.url}
+    RewardTable.parse({"a": entry}).check()
+    with pytest.raises(ConfigError, match=message):
+        RewardTable.parse({"a": {**entry, **fields}}).check()
