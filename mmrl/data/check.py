@@ -57,6 +57,9 @@ class Picture:
     digest: bytes
     print: Print
 
+    def __str__(self) -> str:
+        return f"{self.where} {self.path}"
+
 
 @dataclass
 class Split:
@@ -191,7 +194,7 @@ def _find_leaks(split: Split, other: Split, problems: Findings) -> None:
     same = [picture for picture in split.sound if picture.digest in theirs]
     for picture in same:
         twin = theirs[picture.digest]
-        problems.add("leak: same picture", f"{picture.where} {picture.path} = {twin.path}")
+        problems.add("leak: same picture", f"{picture} = {twin}")
     rest = [picture for picture in split.sound if picture.digest not in theirs]
     unique = list(theirs.values())
     twins: dict[int, int] = {}
@@ -199,9 +202,6 @@ def _find_leaks(split: Split, other: Split, problems: Findings) -> None:
         twins.setdefault(mine, found)
     for mine, found in twins.items():
         picture = rest[mine]
-        problems.add(
-            "leak: near copy of a picture",
-            f"{picture.where} {picture.path} ~ {unique[found].path}",
-        )
+        problems.add("leak: near copy of a picture", f"{picture} ~ {unique[found]}")
     for key in split.questions.keys() & other.questions.keys():
         problems.add("leak: same prompt", f"{split.questions[key][0]} = {other.questions[key][0]}")

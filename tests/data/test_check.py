@@ -63,7 +63,7 @@ def test_a_leak_is_the_picture_whatever_is_asked(folder: Path) -> None:
     found = check([train], [test]).problems
     assert list(found) == ["leak: same picture"]
     assert found["leak: same picture"].examples == [
-        f"{train}:1 {folder / '0.png'} = {folder / 'copy.png'}"
+        f"{train}:1 {folder / '0.png'} = {test}:1 {folder / 'copy.png'}"
     ]
 
 
