@@ -6,8 +6,11 @@ import asyncio
 import json
 import logging
 import os
+import weakref
 from asyncio.subprocess import PIPE, Process
-from tempfile import TemporaryDirectory
+from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Any
 
 from mmrl.config import ConfigError
@@ -27,7 +30,7 @@ class Worker:
         self.name = name
         self.config = config
         self.process: Process | None = None
-        self.scratch: TemporaryDirectory[str] | None = None
+        self.scratch: Path | None = None
         """The process' own place for temporary files: a killed one cannot clear up."""
 
     @property
@@ -45,8 +48,9 @@ class Worker:
             "fields": config.fields,
         }
         self._clear()
-        self.scratch = TemporaryDirectory(prefix="mmrl-worker-")
-        own = {"TMPDIR": self.scratch.name}
+        self.scratch = Path(mkdtemp(prefix="mmrl-worker-"))
+        weakref.finalize(self, rmtree, self.scratch, ignore_errors=True)
+        own = {"TMPDIR": str(self.scratch)}
         try:
             self.process = await asyncio.create_subprocess_exec(
                 config.python,
@@ -88,7 +92,7 @@ class Worker:
 
     def _clear(self) -> None:
         if self.scratch is not None:
-            self.scratch.cleanup()
+            rmtree(self.scratch, ignore_errors=True)
 
     @property
     def _key(self) -> str:

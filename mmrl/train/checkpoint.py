@@ -134,10 +134,11 @@ def load_checkpoint(path: Path, module: nn.Module, state: TrainState) -> None:
 
 def _alarm(kept: dict[str, Any]) -> AlarmState:
     """The remembered alarm; null stands for the mean of a step that had none."""
-    found = AlarmState(**kept)
-    for name, values in found.history.items():
-        found.history[name] = [math.nan if value is None else value for value in values]
-    return found
+    history = {
+        name: [math.nan if mean is None else mean for mean in means]
+        for name, means in kept.get("history", {}).items()
+    }
+    return AlarmState(**{**kept, "history": history})
 
 
 def load_weights(path: Path, module: nn.Module) -> None:

@@ -238,10 +238,10 @@ def test_a_tensors_name_is_never_a_path(service: Service, tmp_path: Path) -> Non
     name = f"{tmp_path}/escaped"
     sample = {**png_request("elsewhere", [TEXT])["samples"][0]}
     sample["prompt"] = {"text": "q", "images": [name]}
-    header = {"version": 1, "scorer": "elsewhere", "samples": [sample]}
+    header = {"version": 1, "scorer": "elsewhere", "samples": [sample, sample]}
     picture = torch.full((2, 2, 3), 9, dtype=torch.uint8).numpy()
     answer = post(service, pack(header, {name: picture}), "/v1/score/tensors")
-    assert answer.json()["scores"] == [109]
+    assert answer.json()["scores"] == [109, 110]
     assert not list(tmp_path.iterdir())
 
 
