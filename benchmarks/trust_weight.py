@@ -10,11 +10,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean
+
+from benchmarks.trainings import train_once
 
 CONFIG = "configs/sophia_vl/tiny.yaml"
 WEIGHTS = (1.5, 0.3)
@@ -50,24 +50,10 @@ def name_of(weight: float, trust: str, seed: int) -> str:
 
 
 def run(folder: Path, weight: float, trust: str, seed: int) -> None:
-    """One training in a process of its own, one thread."""
-    output = folder / name_of(weight, trust, seed)
-    if (output / "model").exists():
-        return
-    command = ["train", CONFIG, f"output={output}", f"trust={trust}", f"train.seed={seed}"]
+    """One training of one arm."""
+    command = ["train", CONFIG, f"trust={trust}", f"train.seed={seed}"]
     command.append(f"rewards.{THINKING}.weight={weight}")
-    if (output / "config.yaml").exists():
-        command = ["resume", str(output)]
-    done = subprocess.run(
-        [sys.executable, "-m", "mmrl", *command],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"{output.name}: {done.stderr[-2000:]}")
-    print(f"{output.name}: done", file=sys.stderr, flush=True)
+    train_once(folder / name_of(weight, trust, seed), command)
 
 
 def collect(folder: Path) -> dict[str, float]:

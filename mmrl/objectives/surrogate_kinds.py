@@ -38,7 +38,7 @@ class Gspo(SurrogateKind):
     """min(s A, clip(s, 1 - low, 1 + high) A), s = exp(mean_t log r) (GSPO, arXiv:2507.18071).
 
     A row is clipped as a whole. `sum` takes s = exp(sum_t log r), the likelihood ratio of the whole
-    answer, which is RLOO's; its bounds are then those of PPO.
+    answer, which is RLOO's: set `low` and `high` to 0.2 for it, as TRL does.
     """
 
     mixes_decisions: ClassVar[bool] = True
